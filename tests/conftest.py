@@ -1,0 +1,68 @@
+"""What every test lives by: short temporary paths, no process left behind, no silent skip in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ordinary: needs a uid other than 0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with the reason, what the uid cannot do."""
+    root = os.geteuid() == 0
+    for item in items:
+        if item.get_closest_marker("root") and not root:
+            item.add_marker(pytest.mark.skip(reason="needs uid 0"))
+        if item.get_closest_marker("ordinary") and root:
+            item.add_marker(pytest.mark.skip(reason="needs a uid other than 0"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a skip is a failure, unless the other of the two runs (root, ordinary user) executes the test."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        excused = item.get_closest_marker("root") or item.get_closest_marker("ordinary")
+        if not excused:
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    """Fail a test that leaves a child process behind."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    _gone, alive = psutil.wait_procs(left, timeout=3)
+    described = [f"{child.pid} {_command(child)}" for child in alive]
+    for child in alive:
+        child.kill()
+    assert not described, f"processes left behind: {described}"
+
+
+def _command(child: psutil.Process) -> str:
+    try:
+        return " ".join(child.cmdline()) or child.status()
+    except psutil.Error:
+        return "gone"
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A private directory with a path short enough for Unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
