@@ -1,0 +1,1 @@
+"""Bytes to MCP messages and back: sans-I/O, strict, for every revision."""
