@@ -1,0 +1,83 @@
+"""The doors that evidence comes through. ``attestd.kernel`` implements them; nothing above knows which platform answers.
+
+``collect`` may block (it hashes): it is called in a worker thread. ``Watch.verify`` runs on every message and must not block.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from attestd.errors import Cause
+from attestd.evidence.model import Evidence, InputHolders, Peer
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """One probed kernel feature, for ``doctor`` and ``status``."""
+
+    name: str
+    present: bool
+    detail: str
+    remedy: str = ""
+
+
+class Watch(Protocol):
+    """Holds the attested processes by descriptors that cannot be reused, for as long as a session lives."""
+
+    def verify(self, writer_pid: int) -> Cause | None:
+        """None if ``writer_pid`` is the peer, and peer and accountable client are alive, unchanged, untraced and still in
+        one chain; else the cause. Costs at most 15 µs. ``writer_pid`` 0 means: no message, only look."""
+
+    def exit_fds(self) -> tuple[int, ...]:
+        """pidfds that become readable when the peer or the accountable client exits; owned by the watch."""
+
+    def pin_accountable(self, index: int) -> None:
+        """Say which link of the chain is accountable, so that it is verified too; links beyond it are released."""
+
+    def close(self) -> None:
+        """Release every descriptor. Idempotent."""
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence and the watch that keeps it true."""
+
+    evidence: Evidence
+    watch: Watch
+
+
+class Kernel(Protocol):
+    """The operating system, as far as attestation needs it."""
+
+    def peer(self, sock_fd: int) -> Peer:
+        """Step 0: cheap, no file system access. Raises EvidenceError(PEER_GONE | FOREIGN_NAMESPACE)."""
+
+    def collect(self, sock_fd: int, peer: Peer) -> Collected:
+        """Step 1 for the peer of a connected Unix socket. Raises EvidenceError."""
+
+    def collect_pid(self, pid: int) -> Collected:
+        """The same for a process by number (``inspect``, started servers). Raises EvidenceError."""
+
+    def input_holders(self, pid: int) -> InputHolders:
+        """Who else holds the other end of the standard input of ``pid``. May take milliseconds."""
+
+    def features(self) -> tuple[Feature, ...]:
+        """Every feature probed at start-up."""
+
+
+class Recorder(Protocol):
+    """The kernel recorder (attestation.md 7)."""
+
+    def state(self) -> tuple[str, str]:
+        """State (``absent``, ``on``) and its reason."""
+
+
+class AbsentRecorder:
+    """No recorder: every question is answered with "not known"."""
+
+    def __init__(self, reason: str = "the kernel recorder is not part of this version") -> None:
+        self._reason = reason
+
+    def state(self) -> tuple[str, str]:
+        """Always ``absent``."""
+        return "absent", self._reason

@@ -1,0 +1,1 @@
+"""Linux: evidence from ``/proc``, pidfds, socket options and netlink. Imported on Linux only."""

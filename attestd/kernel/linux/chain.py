@@ -1,0 +1,107 @@
+"""The chain: from the peer to pid 1, race-free.
+
+Rules: a parent is opened by the pid that its child names and might already be someone else; so after all links are
+read, a last pass asks every process once more for its parent and looks that each is still the image that was read.
+Only if all of that holds is the chain true, for then every parent was alive and a parent at that moment; else the
+walk is made anew, three times at most, then the refusal is INCONSISTENT. A parent that did not start its child ends
+the chain as *broken* and is not shown as a link, for it is not part of the caller's history.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from attestd.errors import Cause, EvidenceError
+from attestd.evidence.model import Link
+from attestd.kernel.linux.access import Access
+from attestd.kernel.linux.adoption import adopted
+from attestd.kernel.linux.table import Observed, ProcessTable
+
+MAX_LINKS = 32
+_ATTEMPTS = 3
+_INIT = 1
+
+
+def walk(table: ProcessTable, pid: int, pidfd: int | None = None) -> tuple[list[Observed], str]:
+    """Observe ``pid`` and its ancestors.
+
+    Returns:
+        The links from the process outwards, with handles owned by the caller, and why the chain ends
+        (``Evidence.end``).
+
+    Raises:
+        EvidenceError: PEER_GONE - the process itself has exited; INCONSISTENT.
+    """
+    for _ in range(_ATTEMPTS):
+        chain: list[Observed] = []
+        try:
+            end = _climb(table, pid, pidfd, chain)
+            if end is not None and _holds(chain):
+                return chain, end
+        except BaseException:
+            release(chain)
+            raise
+        release(chain)
+    raise EvidenceError(
+        Cause.INCONSISTENT,
+        f"cannot attest process {pid}: its ancestors changed while they were read, {_ATTEMPTS} times",
+    )
+
+
+def release(chain: list[Observed]) -> None:
+    """Give up the handles of a chain."""
+    for observed in chain:
+        observed.process.close()
+    chain.clear()
+
+
+def _climb(table: ProcessTable, pid: int, pidfd: int | None, chain: list[Observed]) -> str | None:
+    """Append the links to ``chain``; the end, or None if an ancestor exited meanwhile."""
+    access = Access()
+    try:
+        chain.append(table.observe(pid, access, pidfd))
+    except PermissionError as error:
+        raise EvidenceError(
+            Cause.UNATTESTABLE,
+            f"cannot attest process {pid}: it is hidden from this daemon",
+            hint="mount /proc without hidepid, or run the daemon with CAP_SYS_PTRACE",
+        ) from error
+    while True:
+        link = chain[-1].link
+        if (end := _natural_end(link, len(chain))) is not None:
+            return end
+        try:
+            parent = table.observe(link.ppid, access)
+        except PermissionError:
+            return "unreadable"
+        except EvidenceError as error:
+            if error.cause is Cause.PEER_GONE:
+                return None
+            raise
+        sign = adopted(link, parent.link)
+        if sign is not link.reparented:
+            chain[-1].link = msgspec.structs.replace(link, reparented=sign)
+        if sign:
+            parent.process.close()
+            return "broken"
+        chain.append(parent)
+
+
+def _natural_end(link: Link, length: int) -> str | None:
+    if link.pid == _INIT:
+        return "init"
+    if link.ppid == 0:
+        return "namespace"
+    return "limit" if length == MAX_LINKS else None
+
+
+def _holds(chain: list[Observed]) -> bool:
+    """The last pass: every link unchanged and still the child of the next one."""
+    try:
+        for observed in chain:
+            process = observed.process
+            if process.ppid() != observed.link.ppid or not process.same_image():
+                return False
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""Snapshots of processes seen before, so that a second connection of the same chain costs microseconds.
+
+Rules: a snapshot is found by pid and used only if the process it holds is alive (its pid is then taken and cannot be
+another's) and ``Snapshot.current`` finds every fact unchanged. Facts are kept here, never verdicts. The table is
+bounded, drops the least recently used first, and with each new entry looks at two old ones and drops those whose
+process is gone, so that the descriptors of the dead do not pile up. Safe for several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections import OrderedDict
+from itertools import islice
+
+from attestd.errors import EvidenceError
+from attestd.evidence.model import Link
+from attestd.kernel.linux.access import Access
+from attestd.kernel.linux.process import Process
+from attestd.kernel.linux.reading import Sources
+from attestd.kernel.linux.snapshot import Snapshot, observe
+
+MAX_ENTRIES = 1024
+_DESCRIPTORS_PER_ENTRY = 5
+_SHARE_OF_LIMIT = 4
+
+
+def default_limit() -> int:
+    """As many entries as a quarter of the soft limit on descriptors holds, at most 1024."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_ENTRIES
+    return max(16, min(MAX_ENTRIES, soft // (_DESCRIPTORS_PER_ENTRY * _SHARE_OF_LIMIT)))
+
+
+class Observed:
+    """A link and a handle on its process, owned by whoever asked."""
+
+    __slots__ = ("link", "process")
+
+    def __init__(self, link: Link, process: Process) -> None:
+        self.link = link
+        self.process = process
+
+
+class ProcessTable:
+    """Observes processes through a bounded cache."""
+
+    def __init__(self, sources: Sources, limit: int | None = None) -> None:
+        self._sources = sources
+        self._limit = default_limit() if limit is None else limit
+        self._lock = threading.Lock()
+        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+
+    def observe(self, pid: int, access: Access, pidfd: int | None = None) -> Observed:
+        """The link of process ``pid``. ``pidfd``, a descriptor of that very process, is not taken over.
+
+        Raises:
+            EvidenceError: PEER_GONE, INCONSISTENT.
+            PermissionError: the process is hidden from us.
+        """
+        known = self._find(pid)
+        if known is not None:
+            if self._holds(known, access):
+                return Observed(known.link, known.process)
+            known.process.close()
+        process = Process.open(pid, None if pidfd is None else os.dup(pidfd))
+        fresh = observe(process, self._sources, access)
+        self._keep(fresh)
+        return Observed(fresh.link, fresh.process)
+
+    def close(self) -> None:
+        """Give up every snapshot; watches keep their own processes."""
+        with self._lock:
+            dropped = list(self._snapshots.values())
+            self._snapshots.clear()
+        for snapshot in dropped:
+            snapshot.process.close()
+
+    def _find(self, pid: int) -> Snapshot | None:
+        """The snapshot, its process retained for the caller."""
+        with self._lock:
+            found = self._snapshots.get(pid)
+            if found is not None:
+                found.process.retain()
+                self._snapshots.move_to_end(pid)
+            return found
+
+    def _holds(self, known: Snapshot, access: Access) -> bool:
+        try:
+            return known.current(access)
+        except EvidenceError:
+            return False
+
+    def _keep(self, fresh: Snapshot) -> None:
+        """Keep a snapshot as a second user of its process."""
+        fresh.process.retain()
+        dropped: list[Snapshot] = []
+        with self._lock:
+            previous = self._snapshots.pop(fresh.process.pid, None)
+            if previous is not None:
+                dropped.append(previous)
+            oldest = list(islice(self._snapshots.values(), 2))
+            dropped += [self._snapshots.pop(old.process.pid) for old in oldest if old.process.exited()]
+            self._snapshots[fresh.process.pid] = fresh
+            while len(self._snapshots) > self._limit:
+                dropped.append(self._snapshots.popitem(last=False)[1])
+        for snapshot in dropped:
+            snapshot.process.close()

@@ -1,0 +1,131 @@
+"""Step 4 of mediation: is it still the process that was attested? Asked on every message, so it costs microseconds.
+
+Rules: nothing is opened here; everything is read from descriptors that were kept since the attestation and cannot
+come to mean another process. For the peer and each link up to the accountable client: the kept pagemap is not at end
+of file (same image, alive), and the parent is the one that was attested. For the peer and the accountable client: no
+tracer. The status file prints PPid and TracerPid on two lines that follow each other, so one read and one comparison
+answers both. A tracer can attach to a single thread without showing in the main thread's status; the other threads of
+the peer and of the accountable client are looked at once, when the accountable client becomes known. The peer's tracer
+is looked at on every message; the accountable client's too, unless that was done within the last millisecond: a status
+costs 7 µs, and who traces an ancestor for less than a millisecond could as well do it between two messages. Where the
+pagemap of either may not be read, an exec could not be seen: such a watch never verifies.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+
+from attestd.errors import Cause
+from attestd.evidence.model import Link
+from attestd.kernel.linux.process import Process
+from attestd.kernel.linux.status import parse_status
+from attestd.kernel.linux.table import Observed
+
+TRACER_FRESH_NS = 1_000_000
+_UNTRACED = b"\nTracerPid:\t0\n"
+_STATUS_HEAD_BYTES = 400  # name (escaped, at most 64), umask, state, ids, parent and tracer come first
+
+
+class LinuxWatch:
+    """Implements ``attestd.evidence.protocol.Watch``. Takes over the handles of ``chain``; peer first.
+
+    Until ``pin_accountable`` is called, the peer counts as accountable.
+    """
+
+    def __init__(self, chain: list[Observed]) -> None:
+        self._processes: list[Process] = [observed.process for observed in chain]
+        self._links: list[Link] = [observed.link for observed in chain]
+        self._peer_pid = self._links[0].pid
+        self._accountable = 0
+        self._lasting: Cause | None = None
+        self._pagemaps: tuple[tuple[int, int], ...] = ()
+        self._peer_status = (-1, b"")
+        self._looked_ns = 0
+        self._arrange()
+
+    def verify(self, writer_pid: int) -> Cause | None:  # noqa: PLR0911 - one flat list of causes, the hot path
+        """See the protocol. After ``close``, and once a thread was found traced, never None."""
+        if writer_pid and writer_pid != self._peer_pid:
+            return Cause.WRITER_MISMATCH
+        if self._lasting is not None:
+            return self._lasting
+        try:
+            for index, fd in self._pagemaps:
+                if len(os.pread(fd, 8, 0)) != 8:
+                    return self._image_gone(index)
+            fd, expected = self._peer_status
+            if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
+                return self._status_changed(0)
+            if self._accountable:
+                return self._ancestors_changed()
+        except ProcessLookupError:
+            return Cause.PEER_GONE
+        return None
+
+    def _ancestors_changed(self) -> Cause | None:
+        for index in range(1, self._accountable):
+            if self._processes[index].ppid() != self._links[index].ppid:
+                return Cause.CHAIN_CHANGED
+        now = monotonic_ns()
+        if now - self._looked_ns >= TRACER_FRESH_NS:
+            status = self._processes[self._accountable].status_bytes()
+            if _UNTRACED not in status:
+                return self._status_changed(self._accountable)
+            self._looked_ns = now
+        return None
+
+    def exit_fds(self) -> tuple[int, ...]:
+        """Descriptors (pidfds) of the peer and the accountable client, one of each process; empty after ``close``."""
+        if not self._processes:
+            return ()
+        return tuple(dict.fromkeys((self._processes[0].pidfd, self._processes[self._accountable].pidfd)))
+
+    def pin_accountable(self, index: int) -> None:
+        """See the protocol. Raises IndexError for a link that is not there or was released."""
+        if not 0 <= index < len(self._processes):
+            raise IndexError(f"cannot pin link {index}: the watch holds {len(self._processes)} links")
+        for process in self._processes[index + 1 :]:
+            process.close()
+        del self._processes[index + 1 :], self._links[index + 1 :]
+        self._accountable = index
+        self._arrange()
+        if any(_threads_traced(process) for process in {self._processes[0], self._processes[index]}):
+            self._lasting = Cause.TRACED
+
+    def close(self) -> None:
+        """Release every descriptor. Idempotent."""
+        for process in self._processes:
+            process.close()
+        self._processes.clear()
+        self._pagemaps = ()
+        self._lasting = Cause.PEER_GONE
+
+    def _arrange(self) -> None:
+        """Lay out what ``verify`` reads, so that it only loops."""
+        last = self._accountable
+        held = self._processes[: last + 1]
+        self._pagemaps = tuple((i, p.pagemap_fd) for i, p in enumerate(held) if p.pagemap_fd is not None)
+        parent = b"\nPPid:\t%d" % self._links[0].ppid if last else b""  # whose child the accountable is does not matter
+        self._peer_status = (held[0].status_fd, parent + _UNTRACED)
+        self._looked_ns = 0
+        if held[0].pagemap_fd is None or held[last].pagemap_fd is None:
+            self._lasting = Cause.UNATTESTABLE
+
+    def _image_gone(self, index: int) -> Cause:
+        """A process on its way out has lost its memory before its pidfd says so; after an exec it has a new one."""
+        has_memory = b"\nVmPeak:" in self._processes[index].status_bytes()
+        return Cause.IMAGE_CHANGED if has_memory else Cause.PEER_GONE
+
+    def _status_changed(self, index: int) -> Cause:
+        status = parse_status(self._processes[index].status_bytes())
+        if status.zombie:
+            return Cause.PEER_GONE
+        return Cause.TRACED if status.tracer_pid else Cause.CHAIN_CHANGED
+
+
+def _threads_traced(process: Process) -> bool:
+    try:
+        return bool(process.thread_tracers())
+    except OSError:
+        return False
