@@ -1,0 +1,1 @@
+"""Appraisal: facts against reference values and class tables, giving an attestation result. Pure."""
