@@ -1,0 +1,1 @@
+"""Deciding: caller, grants, policy and request in, Permit or Deny out. Pure."""

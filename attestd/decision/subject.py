@@ -1,0 +1,78 @@
+"""One attested caller on one server, prepared for deciding: its own grants linked, its entities parsed.
+
+Belongs to the engine that made it and to the grants it was made from: after a reload, or when the caller's grants
+change, ask the engine for a new one. That a grant ends in time needs no new subject: ``until_ns`` says when this one
+stops being true, and the engine then continues with a narrower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from attestd.appraisal.model import AttestationResult
+from attestd.evidence.model import Evidence
+from attestd.grants.match import Match
+
+
+class Subject:
+    """Opaque outside decision/. Immutable but for what is remembered: parsed targets and the narrower subject."""
+
+    __slots__ = (
+        "base",
+        "evidence",
+        "generation",
+        "key",
+        "links",
+        "match",
+        "narrower",
+        "once",
+        "owner",
+        "principal",
+        "result",
+        "since_ns",
+        "targets",
+        "until_ns",
+    )
+
+    def __init__(
+        self,
+        *,
+        owner: object,
+        generation: str,
+        number: int,
+        result: AttestationResult,
+        evidence: Evidence,
+        match: Match,
+        links: Any,
+        base: Any,
+        until_ns: int | None,
+    ) -> None:
+        self.owner = owner
+        """What only the engine that made this subject has, so that no other will decide with it."""
+        self.generation = generation
+        """Digest of the policy set that this subject belongs to."""
+        self.key = f"{generation}:{number}"
+        """Names this subject in cache keys; never used twice by one engine."""
+        self.result = result
+        self.evidence = evidence
+        self.match = match
+        self.links = links
+        """The engine's policy set with this caller's own grants linked."""
+        self.base = base
+        """The caller's entities, parsed and validated."""
+        self.until_ns = until_ns
+        """From then on a linked grant has ended."""
+        self.since_ns = max(
+            (grant.created_ns for grant in match.linked if grant.lifetime.until_ns is not None), default=0
+        )
+        """Before then the clock contradicts a linked grant."""
+        self.principal = {"type": "Process", "id": result.instance}
+        self.once = frozenset(grant.id for grant in match.linked if grant.lifetime.kind == "once")
+        self.targets: dict[Hashable, Any] = {}
+        self.narrower: Subject | None = None
+
+    @property
+    def grants(self) -> tuple[str, ...]:
+        """Ids of the linked grants."""
+        return tuple(grant.id for grant in self.match.linked)

@@ -1,0 +1,1 @@
+"""Grants: who may do what, until when; and who waits for a decision."""
