@@ -1,0 +1,1 @@
+"""Starts and supervises stdio servers through a separate launcher process."""
