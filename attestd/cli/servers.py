@@ -1,0 +1,133 @@
+"""``attestctl servers``: the registry of MCP servers that clients reach through attestd."""
+
+from __future__ import annotations
+
+import shlex
+from typing import cast
+
+import click
+
+from attestd.cli.command import Command, LazyGroup, client_of, json_option
+from attestd.cli.output import ask, console, fields, line, remark, table
+from attestd.control.messages import AddServer, ListServers, RemoveServer, ShowServer, Transport
+from attestd.control.replies import Server
+from attestd.errors import UsageError
+
+
+@click.group(cls=LazyGroup, name="servers", example="attestctl servers list")
+def command() -> None:
+    """See and change which servers attestd guards."""
+
+
+@command.command(cls=Command, name="list", example="attestctl servers list --json")
+@json_option
+@click.pass_context
+def list_servers(ctx: click.Context, as_json: bool) -> None:
+    """List the registered servers."""
+    found = ask(client_of(ctx), ListServers(), as_json=as_json)
+    if not found:
+        remark("no server is registered")
+    elif not as_json:
+        rows = ((s.name, s.transport, s.state, str(s.sessions), _target(s)) for s in found)
+        table(console(), ("server", "transport", "state", "sessions", "runs"), rows)
+
+
+def _target(server: Server) -> str:
+    return shlex.join(server.command) or server.path or server.url or ""
+
+
+@command.command(cls=Command, name="show", example="attestctl servers show time")
+@click.argument("name")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show one server.
+
+    What runs, as whom, and the socket that clients use.
+    """
+    for server in ask(client_of(ctx), ShowServer(name=name), as_json=as_json):
+        if not as_json:
+            _show(server)
+
+
+def _show(server: Server) -> None:
+    to = console()
+    line(to, "server ", server.name, "bold")
+    pairs = [
+        ("state", server.state),
+        ("transport", server.transport),
+        ("runs", _target(server)),
+        ("as", server.run_as),
+        ("environment", ", ".join(server.env)),
+        ("shared", "one back end for all callers" if server.shared else "a back end for each connection"),
+        ("socket", server.socket),
+        ("sessions", str(server.sessions)),
+        ("defined in", server.origin),
+        ("problem", server.detail),
+    ]
+    fields(to, pairs, indent=2)
+
+
+@command.command(cls=Command, name="add", example="attestctl servers add clock -- mcp-server-time --local-timezone UTC")
+@click.argument("name")
+@click.argument("server_command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARGUMENT]...]")
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "unix", "http", "sse"]),
+    default="stdio",
+    show_default=True,
+    help="How attestd reaches the server.",
+)
+@click.option("--path", metavar="PATH", help="The server's own socket, with --transport unix.")
+@click.option("--url", metavar="URL", help="The server's address, with --transport http or sse.")
+@click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; nothing else is inherited.")
+@click.option("--run-as", default="caller", show_default=True, metavar="caller|user:NAME|isolated", help="As whom.")
+@click.option("--shared", is_flag=True, help="One back end for all callers instead of one for each connection.")
+@json_option
+@click.pass_context
+def add(
+    ctx: click.Context,
+    /,
+    *,
+    name: str,
+    server_command: tuple[str, ...],
+    transport: str,
+    path: str | None,
+    url: str | None,
+    env: tuple[str, ...],
+    run_as: str,
+    shared: bool,
+    as_json: bool,
+) -> None:
+    """Register a server and open its socket."""
+    request = AddServer(
+        name=name,
+        transport=cast("Transport", transport),
+        command=server_command,
+        path=path,
+        url=url,
+        env=dict(map(_assignment, env)),
+        run_as=run_as,
+        shared=shared,
+    )
+    for server in ask(client_of(ctx), request, as_json=as_json):
+        if not as_json:
+            _show(server)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"cannot read the environment {text!r}: expected NAME=VALUE")
+    return name, value
+
+
+@command.command(cls=Command, name="remove", example="attestctl servers remove clock")
+@click.argument("name")
+@json_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Take a server out; its sessions end."""
+    for server in ask(client_of(ctx), RemoveServer(name=name), as_json=as_json):
+        if not as_json:
+            line(console(), "removed ", server.name)

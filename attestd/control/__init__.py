@@ -1,0 +1,1 @@
+"""Typed admin requests, their protocol over a Unix socket, and the client of it."""

@@ -1,0 +1,40 @@
+"""``attestctl servers``."""
+
+from __future__ import annotations
+
+from tests.support.control_instance import Installation
+
+
+def test_adding_showing_and_removing(fresh: Installation) -> None:
+    """A server comes and goes; of its environment the names are told, never the values."""
+    words = ("--env", "LANG=secret", "--shared", "--", "mcp server", "--flag", "--json-ish")
+    (added,) = fresh.json("servers", "add", "clock", *words[:3])
+    assert added["command"] == []
+    assert fresh.run("servers", "remove", "clock").stdout == "removed clock\n"
+    shown = fresh.run("servers", "add", "clock", *words).stdout
+    assert "'mcp server' --flag --json-ish" in shown
+    assert "one back end for all callers" in shown
+    assert "LANG" in shown
+    assert "secret" not in shown
+    assert [each["name"] for each in fresh.json("servers", "list")] == ["time", "clock"]
+    assert fresh.run("servers", "show", "clock").stdout == shown
+
+
+def test_a_unix_back_end(fresh: Installation) -> None:
+    """Transport and path are passed on."""
+    (added,) = fresh.json("servers", "add", "x", "--transport", "unix", "--path", "/run/x.sock")
+    assert (added["transport"], added["path"]) == ("unix", "/run/x.sock")
+
+
+def test_an_empty_registry_is_said(idle: Installation) -> None:
+    """Nothing on standard output, exit code 0."""
+    with idle.daemon(empty=["registry"]):
+        result = idle.run("servers", "list")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "no server is registered\n")
+
+
+def test_changing_the_registry_needs_the_right(idle: Installation) -> None:
+    """Who may not approve may not add a server."""
+    with idle.daemon(how=""):
+        assert idle.run("servers", "add", "x", "--", "y").returncode == 4
+        assert idle.run("servers", "remove", "time").returncode == 4
