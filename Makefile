@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench lock clean
+.PHONY: run test check fix bench lock clean recorder recorder-verify
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -33,6 +33,22 @@ lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --output-file requirements.lock pyproject.toml
+
+# The kernel recorder is built with Debian's clang 14 (packages clang-14 and llvm-14); the object is committed.
+RECORDER := attestd/kernel/linux/recorder/recorder.bpf
+CLANG ?= clang-14
+LLVM_STRIP ?= llvm-strip-14
+recorder_build = $(CLANG) -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-const-variable \
+  -ffile-prefix-map=$(CURDIR)=. -c $(RECORDER).c -o $(1) && $(LLVM_STRIP) -g --strip-unneeded \
+  --remove-section .rel.BTF --remove-section .rel.BTF.ext --remove-section .llvm_addrsig $(1)
+
+recorder:
+	$(call recorder_build,$(RECORDER).o)
+
+recorder-verify:
+	@built=$$(mktemp) && trap 'rm -f "$$built"' EXIT && $(call recorder_build,"$$built") && \
+	  if cmp "$$built" $(RECORDER).o; then echo "the committed object is what its source builds"; \
+	  else echo "the committed object is not what its source builds with $$($(CLANG) --version | head -1)" >&2; exit 1; fi
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results

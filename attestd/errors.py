@@ -1,8 +1,8 @@
 """One root for every error that a person may read, and the closed set of causes of a refusal.
 
-An ``AttestdError`` is *their* fault or the world's: it says what was refused, got versus expected, and what to do, and it
-has a stable code and a documented exit code. Our own bugs are ordinary Python exceptions and never of this family.
-A ``Cause`` is why a request was refused; the set is closed and each member has a page in the reference.
+An ``AttestdError`` is *their* fault or the world's: it says what was refused, got versus expected, and what to do,
+and it has a stable code and a documented exit code. Our own bugs are ordinary Python exceptions and never of this
+family. A ``Cause`` is why a request was refused; the set is closed and each member has a page in the reference.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every program of attestd (operator.md)."""
+    """Exit codes of every program of attestd."""
 
     DONE = 0
     FAILED = 1
@@ -28,7 +28,8 @@ class ExitCode(IntEnum):
 class AttestdError(Exception):
     """Root of the errors that are shown to a person.
 
-    ``message`` says what was refused with got versus expected, lower case, without a final stop; ``hint`` says what to do.
+    ``message`` says what was refused with got versus expected, lower case, without a final stop; ``hint`` says what
+    to do.
     """
 
     code = "failed"
@@ -123,7 +124,7 @@ class Cause(StrEnum):
     LEVEL_TOO_LOW = "level_too_low"
     LAUNCHER = "launcher"  # launched by a program that the grant does not name
     INLINE = "inline"  # passed through inline code, and the grant does not accept it
-    SEARCH_PATH = "search_path"  # started with a code search path (PYTHONPATH and its like) that the grant does not name
+    SEARCH_PATH = "search_path"  # started with a code search path (PYTHONPATH, a venv) that the grant does not name
     EXPIRED = "expired"
     OUT_OF_SCOPE = "out_of_scope"  # a grant for this server exists, not for this tool, resource or prompt
     POLICY_FORBID = "policy_forbid"

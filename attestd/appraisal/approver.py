@@ -1,4 +1,4 @@
-"""Who may approve (operator.md, "Approving is protected"). It starts at refused; the first rule that holds answers.
+"""Who may approve. It starts at refused; the first rule that holds answers.
 
 root: every uid of the peer is 0, in our own user and pid namespace, and no debugger is attached. What root was asked to
 do by others cannot be seen: an agent that may use sudo without a password may approve.

@@ -1,4 +1,4 @@
-"""Who is the accountable client (attestation.md 4). Each rule keeps its number in the code.
+"""Who is the accountable client. Each rule keeps its number in the code.
 
 1 The accountable client is the nearest link that is neither RELAY nor PASS.
 2 If that is EDGE, or the chain ends, the caller is a person at a terminal, else an orphan. Accountable is then the

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -56,7 +57,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.script_origin or self.script_sha256)
 
 
-class ClassTable(msgspec.Struct, frozen=True, kw_only=True):
+class ClassTable(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The parsed table."""
 
     entries: tuple[Entry, ...] = ()
@@ -66,6 +67,27 @@ class ClassTable(msgspec.Struct, frozen=True, kw_only=True):
     def title_of(self, package: str) -> str:
         """The name people know a package by, or an empty string. ``package`` is ``kind:name``."""
         return dict(self.names).get(package, "")
+
+    def likely(self, package: str, script_package: str) -> tuple[Entry, ...]:
+        """The entries, in order, that do not demand another package for executable or script: no other can match.
+
+        Both are ``kind:name``, empty where nobody vouches.
+        """
+        exes, scripts, found = self._index
+        key = (package if package in exes else "", script_package if script_package in scripts else "")
+        if key not in found:
+            found[key] = tuple(
+                entry for entry in self.entries if entry.origin in ("", key[0]) and entry.script_origin in ("", key[1])
+            )
+        return found[key]
+
+    @cached_property
+    def _index(self) -> tuple[frozenset[str], frozenset[str], dict[tuple[str, str], tuple[Entry, ...]]]:
+        return (
+            frozenset(entry.origin for entry in self.entries),
+            frozenset(entry.script_origin for entry in self.entries),
+            {},
+        )
 
 
 def parse_class_table(text: str, source: str = "classes.toml") -> ClassTable:

@@ -1,4 +1,4 @@
-r"""Program, chain and instance digests and SPIFFE IDs, byte for byte (attestation.md 5).
+r"""Program, chain and instance digests and SPIFFE IDs, byte for byte.
 
 The texts are append-only: a line is never changed and never reused for something else. Anyone can recompute them with
 ``sha256sum``; ``tests/vectors/recompute.sh`` does.

@@ -1,4 +1,4 @@
-"""How sure the identity is: level 0 to 4, and every reason that keeps it from being higher (attestation.md 6).
+"""How sure the identity is: level 0 to 4, and every reason that keeps it from being higher (docs/reference/levels.md).
 
 The level is the least cap of all reasons that apply (``caps`` has the table), so adding a fact can only lower it.
 Facts of the *path* count: the peer, the accountable client and everything between. What stands above is the launch

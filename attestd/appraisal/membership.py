@@ -1,4 +1,4 @@
-"""What a link is: RELAY, PASS, EDGE, HOST, APP or UNREADABLE (attestation.md 4, rules 4 and 8; COMMON decisions).
+"""What a link is: RELAY, PASS, EDGE, HOST, APP or UNREADABLE (rules 4 and 8 of ``attribution``).
 
 Membership is earned by verified identity and lost by anything that lets other code into the process:
 - a file the caller can write, a deleted or in-memory image, an origin that nobody verified;
@@ -77,12 +77,17 @@ def _classify_one(evidence: Evidence, index: int, table: ClassTable, references:
 
 def _classify_by_table(link: Link, table: ClassTable, *, apart: bool) -> Membership:
     ordinary = LinkClass.APP if link.script is None else LinkClass.HOST
-    entry = next((entry for entry in table.entries if _matches(entry, link)), None)
+    likely = table.likely(_package(link.origin), _package(link.script.origin if link.script is not None else None))
+    entry = next((entry for entry in likely if _matches(entry, link)), None)
     if entry is None or entry.link_class is LinkClass.APP:
         return Membership(link_class=ordinary, entry=entry)
     if apart or link.tracer_pid != 0 or link.dead or loads_code(link, member=True):
         return Membership(link_class=ordinary)
     return Membership(link_class=entry.link_class, entry=entry)
+
+
+def _package(origin: Origin | None) -> str:
+    return "" if origin is None else f"{origin.kind}:{origin.name}"
 
 
 def _is_root_boundary(chain: tuple[Link, ...], index: int) -> bool:
@@ -125,7 +130,7 @@ def _matches_file(selector: _Selector, file: FileFacts | None, seen: Origin | No
 def _matches_origin(selector: _Selector, file: FileFacts, seen: Origin | None) -> bool:
     if not selector.origin:
         return True
-    if seen is None or f"{seen.kind}:{seen.name}" != selector.origin:
+    if seen is None or _package(seen) != selector.origin:
         return False
     return (seen.verified or selector.claimed) and (not selector.files or file.path in selector.files)
 

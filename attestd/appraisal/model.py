@@ -8,7 +8,7 @@ import msgspec
 
 
 class LinkClass(StrEnum):
-    """What a link is, by verified identity (attestation.md 4)."""
+    """What a link is, by verified identity (``membership``)."""
 
     RELAY = "relay"
     PASS = "pass"  # noqa: S105 - a class name, not a password
@@ -78,7 +78,7 @@ class AttestationResult(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     """Short name of the program, for people: ``Claude Code 2.1.328`` or ``client.py``."""
     display: str
-    """The fixed rendering of attestation.md 4."""
+    """The fixed line for people (``render``)."""
     durable: bool = False
     """A grant for this program may outlive the process: the code is known and is neither inline, standard input, a bare
     interpreter nor a person at a shell. Where it is False only once, process and session lifetimes may match."""

@@ -98,6 +98,8 @@ def posture_cap(entry: str, link: Link, *, member: bool) -> int:
     its own interpreter family count; of an unknown image every variable counts, because it may embed any interpreter.
     """
     source, _, rest = entry.partition(" ")
+    if source == "venv":
+        return SEARCH_PATH
     name, has_value, value = rest.partition("=")
     rule = _BY_NAME.get((source, name)) or _BY_NAME.get((source, _family_name(name)))
     if rule is None:

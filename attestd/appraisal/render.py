@@ -1,4 +1,4 @@
-"""The fixed line, the same in prompts, logs and ``explain`` (attestation.md 4).
+"""The fixed line, the same in prompts, logs and ``explain``.
 
 ``Claude Code 2.1.328 · npm @anthropic-ai/claude-code · sha256 ab12cd34 · L1
 | via zsh, attestd-connect | in ghostty | tty pts/3``

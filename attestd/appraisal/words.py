@@ -7,7 +7,9 @@ quotation marks.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from functools import lru_cache
 
 import msgspec
 
@@ -17,12 +19,16 @@ from attestd.evidence.model import Link, Origin
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKS = frozenset('\\"|·')
+_PLAIN = re.compile(r"[ !#-\[\]-{}~]*")
+"""Printable ASCII without the marks: shown as it is."""
 _LIMIT = 80
 
 
 def escape(text: str, limit: int = _LIMIT) -> str:
     """``text`` in printable characters, at most ``limit`` of its own, then an ellipsis."""
-    shown = "".join(_visible(character) for character in text[:limit])
+    shown = text[:limit]
+    if not _PLAIN.fullmatch(shown):
+        shown = "".join(_visible(character) for character in shown)
     return f"{shown}…" if len(text) > limit else shown
 
 
@@ -98,5 +104,6 @@ def _file_title(link: Link) -> str:
     return f"{exe} with {'code from stdin' if script.kind == 'stdin' else 'unresolved code'}"
 
 
+@lru_cache(1024)
 def _base(path: str) -> str:
     return escape(path.removesuffix(" (deleted)").rstrip("/").rpartition("/")[2] or "?")

@@ -23,6 +23,7 @@ from zlib import crc32
 import msgspec
 
 from attestd.audit.model import Record, SegmentHeader
+from attestd.audit.protocol import Entry
 
 MAGIC = 0xC1
 HEADER, RECORD, CHECKPOINT = 1, 2, 3
@@ -37,6 +38,9 @@ _HEAD = struct.Struct(">BBI")
 _CRC = struct.Struct("<I")
 _RESIDUE = 0x2144DF1C  # crc32 over any data followed by its own little-endian crc32
 _ENCODE = msgspec.msgpack.Encoder().encode
+_ARRAY = struct.Struct(">BH")  # msgpack array of 16 to 65535 items
+_ENTRY_HEAD = _ARRAY.pack(0xDC, len(Entry.__struct_fields__))
+_RECORD_HEAD = _ARRAY.pack(0xDC, len(Entry.__struct_fields__) + 2)
 _DECODE_RECORD = msgspec.msgpack.Decoder(Record).decode
 _DECODE_HEADER = msgspec.msgpack.Decoder(SegmentHeader).decode
 _CANDIDATE = re.compile(b"\xc1[\x01\x02\x03]", re.DOTALL)
@@ -120,6 +124,15 @@ def decode(data: bytes, position: int = 0, base: int = 0) -> Frame:
 def encode_record(prev: bytes, record: Record) -> bytes:
     """The frame of a record as written. Raises ValueError when it is too large."""
     return encode(RECORD, prev, _ENCODE(record))
+
+
+def encode_entry(prev: bytes, seq: int, time_ns: int, entry: Entry) -> bytes:
+    """The frame of the record that ``entry`` becomes: its array is ``seq``, ``time_ns`` and the items of the entry.
+
+    The same bytes as ``encode_record``, without building the record. Raises ValueError when it is too large.
+    """
+    items = _ENCODE(entry)[len(_ENTRY_HEAD) :]
+    return encode(RECORD, prev, b"".join((_RECORD_HEAD, _ENCODE(seq), _ENCODE(time_ns), items)))
 
 
 def encode_header(prev: bytes, header: SegmentHeader) -> bytes:

@@ -1,8 +1,10 @@
 """The RFC 6962 Merkle tree over the records. Pure.
 
 The leaf of a record is its whole frame, as written. The tree is kept as its *frontier*: the roots of the perfect
-subtrees of the current size, largest first, one per set bit of the size. Proofs are lists of 32-byte hashes, lowest
-level first. Verifiers return nothing and raise IntegrityError; there is no boolean to forget.
+subtrees of the current size, largest first, one per set bit of the size. Small leaves that were appended by their
+data wait, bounded, and are hashed in blocks when somebody asks for the root: nobody does between two checkpoints.
+Proofs are lists of 32-byte hashes, lowest level first. Verifiers return nothing and raise IntegrityError; there is no
+boolean to forget.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from hashlib import sha256
 from attestd.errors import IntegrityError
 
 EMPTY_ROOT = sha256(b"").digest()
+WAITING_LEAVES = 1024
+WAITING_BYTES = 4096
+"""A longer leaf is hashed at once, so what waits takes at most 4 MiB."""
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -31,16 +36,26 @@ class Tree:
     def __init__(self, size: int = 0, frontier: Iterable[bytes] = ()) -> None:
         self.size = size
         self._frontier = list(frontier)
+        self._waiting: list[bytes] = []
         if len(self._frontier) != size.bit_count():
             raise ValueError(f"frontier of {len(self._frontier)} hashes, expected {size.bit_count()} for size {size}")
 
     @property
     def frontier(self) -> tuple[bytes, ...]:
         """Roots of the perfect subtrees, largest first."""
+        self._settle()
         return tuple(self._frontier)
+
+    def append_data(self, data: bytes) -> None:
+        """Add one leaf by its data; hashed now or later, and in any case as if it were now."""
+        self.size += 1
+        self._waiting.append(data)
+        if len(data) > WAITING_BYTES or len(self._waiting) >= WAITING_LEAVES:
+            self._settle()
 
     def append(self, leaf: bytes) -> None:
         """Add the hash of one leaf."""
+        self._settle()
         size = self.size
         frontier = self._frontier
         while size & 1:
@@ -51,6 +66,7 @@ class Tree:
 
     def extend(self, leaves: Sequence[bytes]) -> None:
         """Add many leaf hashes; like ``append`` for each, but whole aligned blocks at a time."""
+        self._settle()
         start = 0
         while start < len(leaves):
             level = min((self.size & -self.size).bit_length() - 1 if self.size else 62, _log2(len(leaves) - start))
@@ -63,12 +79,19 @@ class Tree:
 
     def root(self) -> bytes:
         """Root of the tree of the current size; 32 bytes."""
+        self._settle()
         if not self._frontier:
             return EMPTY_ROOT
         root = self._frontier[-1]
         for node in reversed(self._frontier[:-1]):
             root = node_hash(node, root)
         return root
+
+    def _settle(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.size -= len(waiting)
+            self.extend([leaf_hash(data) for data in waiting])
 
     def _push(self, node: bytes, level: int) -> None:
         size = self.size >> level

@@ -1,4 +1,4 @@
-"""Audit records. Append-only wire format: fields are added at the end, never changed (style.md 17)."""
+"""Audit records. Append-only wire format: fields are added at the end, never changed."""
 
 from __future__ import annotations
 

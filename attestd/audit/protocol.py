@@ -7,8 +7,8 @@ from typing import Protocol
 import msgspec
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A record without sequence number and time, which the log gives."""
+class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """A record without sequence number and time, which the log gives. Its fields are the record's, in their order."""
 
     kind: str
     id: str = ""

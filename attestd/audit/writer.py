@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestd.audit import chain, notes
 from attestd.audit.files import unavailable
 from attestd.audit.keys import KeyStore
-from attestd.audit.merkle import Tree, leaf_hash
-from attestd.audit.model import Head, Record, SegmentHeader
+from attestd.audit.merkle import Tree
+from attestd.audit.model import Head, SegmentHeader
 from attestd.audit.protocol import Entry
 from attestd.audit.segment import Segment
 from attestd.errors import AuditUnavailableError
@@ -75,7 +75,7 @@ class Writer:
     @property
     def unsealed(self) -> int:
         """Records after the last checkpoint."""
-        return self.size - self.position.checkpoint_size
+        return self.position.tree.size - self.position.checkpoint_size
 
     def head(self) -> Head:
         """Where the log ends now."""
@@ -95,38 +95,15 @@ class Writer:
     def encode(self, entry: Entry, time_ns: int) -> tuple[bytes, int]:
         """The frame of the next record and its time, nothing written. Raises AuditUnavailableError when too large."""
         position = self.position
-        detail = entry.detail
         if time_ns < position.last_ns:
             if position.last_ns - time_ns >= _SET_BACK_NS:
-                detail = {**detail, "clock": time_ns}
+                entry = msgspec.structs.replace(entry, detail={**entry.detail, "clock": time_ns})
             time_ns = position.last_ns
-        record = Record(
-            seq=position.tree.size,
-            time_ns=time_ns,
-            kind=entry.kind,
-            id=entry.id,
-            session=entry.session,
-            server=entry.server,
-            method=entry.method,
-            name=entry.name,
-            caller=entry.caller,
-            verdict=entry.verdict,
-            cause=entry.cause,
-            policies=entry.policies,
-            generation=entry.generation,
-            mode=entry.mode,
-            args_sha256=entry.args_sha256,
-            latency_ns=entry.latency_ns,
-            uid=entry.uid,
-            pid=entry.pid,
-            detail=detail,
-            body=entry.body,
-        )
         try:
-            return chain.encode_record(position.chain, record), time_ns
+            return chain.encode_entry(position.chain, position.tree.size, time_ns, entry), time_ns
         except ValueError as error:
             raise AuditUnavailableError(
-                f"cannot append record {record.seq}: {error}",
+                f"cannot append record {position.tree.size}: {error}",
                 hint="the caller's evidence is too large to be recorded; look at its command lines",
             ) from None
 
@@ -135,7 +112,7 @@ class Writer:
         position = self.position
         seq = position.tree.size
         position.chain = sha256(frame).digest()
-        position.tree.append(leaf_hash(frame))
+        position.tree.append_data(frame)
         position.last_ns = time_ns
         return seq
 

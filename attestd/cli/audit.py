@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _VERDICTS = {"permit": "green", "deny": "red", "error": "red"}
 
+_DIGEST_LETTERS = 64
+
 
 @click.group(cls=LazyGroup, name="audit", example="attestctl audit tail --lines 20")
 def command() -> None:
@@ -102,8 +104,8 @@ def _line(to: Console, record: Record) -> None:
         f"on {record.server}" if record.server else "",
         f"id {record.id}" if record.id else "",
         f"pid {record.pid}" if record.pid else "",
-        " ".join(f"{key}={value}" for key, value in record.detail.items()),
-        f"by {record.display}" if record.display else "",
+        " ".join(f"{key}={_brief(value)}" for key, value in record.detail.items()),
+        f"by {_brief(record.display)}" if record.display else "",
     ]
     lead = f"{safe(record.verdict):<6} " if record.verdict else "       "
     line(to, lead, "  ".join(part for part in parts if part), _VERDICTS.get(record.verdict, ""))
@@ -181,3 +183,10 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("verifying", total=None)
         yield lambda step: bar.update(task, completed=step.done, total=step.total or None)
+
+
+def _brief(value: str | int | bool) -> str:
+    """A caller's line without its launch context, a digest without its tail: the whole of both is in ``--json``."""
+    text = str(value).partition(" | ")[0]
+    digest = len(text) == _DIGEST_LETTERS and all(letter in "0123456789abcdef" for letter in text)
+    return f"{text[:12]}…" if digest else text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from typing import cast
 
 import click
@@ -73,15 +75,13 @@ def _show(server: Server) -> None:
 @click.argument("server_command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARGUMENT]...]")
 @click.option(
     "--transport",
-    type=click.Choice(["stdio", "unix", "http", "sse"]),
+    type=click.Choice(["stdio", "unix"]),
     default="stdio",
     show_default=True,
     help="How attestd reaches the server.",
 )
 @click.option("--path", metavar="PATH", help="The server's own socket, with --transport unix.")
-@click.option("--url", metavar="URL", help="The server's address, with --transport http or sse.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; nothing else is inherited.")
-@click.option("--run-as", default="caller", show_default=True, metavar="caller|user:NAME|isolated", help="As whom.")
 @click.option("--shared", is_flag=True, help="One back end for all callers instead of one for each connection.")
 @json_option
 @click.pass_context
@@ -93,26 +93,36 @@ def add(
     server_command: tuple[str, ...],
     transport: str,
     path: str | None,
-    url: str | None,
     env: tuple[str, ...],
-    run_as: str,
     shared: bool,
     as_json: bool,
 ) -> None:
-    """Register a server and open its socket."""
+    """Register a server and open its socket.
+
+    The command is looked up now, in your PATH, and kept as an absolute path: the daemon inherits no PATH of yours.
+    """
     request = AddServer(
         name=name,
         transport=cast("Transport", transport),
-        command=server_command,
+        command=_absolute(server_command),
         path=path,
-        url=url,
         env=dict(map(_assignment, env)),
-        run_as=run_as,
         shared=shared,
     )
     for server in ask(client_of(ctx), request, as_json=as_json):
         if not as_json:
             _show(server)
+
+
+def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
+    if not words:
+        return words
+    found = shutil.which(words[0])
+    if found is None:
+        raise UsageError(
+            f"cannot find the program {words[0]!r}: no such executable file in PATH", hint="give its absolute path"
+        )
+    return (os.path.abspath(found), *words[1:])  # noqa: PTH100 - links stay: a venv's python is known by its path
 
 
 def _assignment(text: str) -> tuple[str, str]:

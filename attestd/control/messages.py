@@ -1,7 +1,7 @@
 """Requests of the control protocol, and the lines it is made of.
 
 The daemon speaks first. It attests the caller before it reads a byte, then says hello with a nonce; every request
-carries that nonce, so no request can be older than the attestation (attestation.md 9).
+carries that nonce, so no request can be older than the attestation (docs/adr/0012).
 
     daemon  {"type":"hello","protocol":"1.0","version":"0.1.0","nonce":"<32 hex>"}
     client  {"protocol":"1.0","nonce":"<32 hex>","request":{"type":"status"}}

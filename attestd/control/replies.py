@@ -1,4 +1,4 @@
-"""What the daemon answers: the JSON that scripts rely on (operator.md). Keys may be added, never changed or removed.
+"""What the daemon answers: the JSON that scripts rely on. Keys may be added, never changed or removed.
 
 Digests are lower-case hex, times RFC 3339 in UTC. Many names come from outside (programs, tools, clients): they are
 data here, and whoever prints them must escape them.

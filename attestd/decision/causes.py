@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from attestd.decision.entities import Named, covers
 from attestd.decision.model import Deny
 from attestd.errors import Cause
-from attestd.grants.match import Match, Rejected, ended
+from attestd.grants.match import PLAIN, Match, Rejected, ended
 from attestd.grants.model import Grant
 
 
@@ -22,13 +22,14 @@ def unpermitted(match: Match, server: str, what: Named) -> Deny:
     """
     for rejected in match.rejected:
         if rejected.grant.object.server == server and covers(rejected.grant, what):
-            return Deny(cause=rejected.cause, detail=rejected.detail)
+            return Deny(cause=rejected.cause, detail=rejected.detail, plain=rejected.detail in PLAIN)
     if what.type == "ServerRequest":
-        return Deny(cause=Cause.SERVER_REQUEST, detail=f"no grant accepts {what.name} from this server")
+        return Deny(cause=Cause.SERVER_REQUEST, detail=f"no grant accepts {what.name} from this server", plain=True)
     held = [*match.linked, *(rejected.grant for rejected in match.rejected)]
     if any(grant.object.server == server for grant in held):
-        return Deny(cause=Cause.OUT_OF_SCOPE, detail=f"the grant for this server does not name this {_word(what)}")
-    return Deny(cause=Cause.NO_GRANT, detail="no grant for this program on this server")
+        detail = f"the grant for this server does not name this {_word(what)}"
+        return Deny(cause=Cause.OUT_OF_SCOPE, detail=detail, plain=True)
+    return Deny(cause=Cause.NO_GRANT, detail="no grant for this program on this server", plain=True)
 
 
 def expired(match: Match, now_ns: int) -> Match:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -45,7 +46,7 @@ from attestd.decision.layers import (
     statements,
 )
 from attestd.decision.model import Deny, RequestContext, ServerFacts, ToolFacts, Verdict
-from attestd.decision.subject import Subject
+from attestd.decision.subject import Parsed, Subject
 from attestd.decision.verdicts import Answer, Question, as_cached, grant_links, judged, memorable, unattested
 from attestd.errors import Cause, PolicyInvalidError
 from attestd.evidence.model import Evidence
@@ -53,7 +54,10 @@ from attestd.grants.match import Match
 from attestd.wire.model import Target
 
 UNKNOWN_TARGET = "the target is unknown to the policy schema or too long"
-TARGETS_CAP = 4096
+PARSED_CAP = 64
+"""Subjects whose parsed form is kept: what Cedar needs of one takes 60 KiB, and remembered decisions do without it."""
+TARGETS_CAP = 32
+"""Targets of one of them that are kept parsed, 20 KiB each."""
 DEFAULT_TOOL = ToolFacts()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CEDAR_ERRORS = (ValueError, TypeError, OverflowError, KeyError)
@@ -87,6 +91,7 @@ class Engine:
         """Context attributes that any policy reads; None: the context as a whole."""
         self._project = projection(self.reads)
         self._cache = DecisionCache()
+        self._parsed: OrderedDict[str, Parsed] = OrderedDict()
         self._numbers = count(1)
 
     @property
@@ -99,19 +104,17 @@ class Engine:
 
         Raises ValueError if the evidence does not fit the result (our bug).
         """
-        links = [link for grant in match.linked for link in grant_links(result.instance, grant, self._first)]
-        entities = json.dumps(caller_entities(result, evidence, self._host))
-        return Subject(
+        subject = Subject(
             owner=self._cache,
             generation=self.generation,
             number=next(self._numbers),
             result=result,
             evidence=evidence,
             match=match,
-            links=self._base.with_linked_batch(links) if links else self._base,
-            base=cedarpy.Entities.from_json_str(entities, self._schema),
             until_ns=first_end(match.linked),
         )
+        self.parsed(subject)
+        return subject
 
     def made(self, subject: Subject) -> bool:
         """Whether the subject belongs to this engine: another one, even of the same policies, must prepare its own."""
@@ -176,6 +179,7 @@ class Engine:
         """Put one request to Cedar, by default under the subject's own policy set."""
         what, context = question.what, question.context
         try:
+            parsed = self.parsed(subject)
             result = cedarpy.is_authorized(
                 {
                     "principal": subject.principal,
@@ -183,8 +187,8 @@ class Engine:
                     "resource": target_uid(question.server, what),
                     "context": json.dumps(context_record(context, _datetime(context.now_ns))),
                 },
-                subject.links if policy_set is None else policy_set,
-                self._entities(subject, question),
+                parsed.links if policy_set is None else policy_set,
+                self._entities(subject, parsed, question),
                 self._schema,
             )
         except _CEDAR_ERRORS as error:
@@ -264,16 +268,34 @@ class Engine:
             )
         return policies(layer, parsed)
 
-    def _entities(self, subject: Subject, question: Question) -> Any:
+    def parsed(self, subject: Subject) -> Parsed:
+        """The subject as Cedar takes it, made again if it was not asked for lately."""
+        found = self._parsed.get(subject.key)
+        if found is not None:
+            self._parsed.move_to_end(subject.key)
+            return found
+        result = subject.result
+        links = [link for grant in subject.match.linked for link in grant_links(result.instance, grant, self._first)]
+        entities = json.dumps(caller_entities(result, subject.evidence, self._host))
+        made = Parsed(
+            links=self._base.with_linked_batch(links) if links else self._base,
+            base=cedarpy.Entities.from_json_str(entities, self._schema),
+        )
+        self._parsed[subject.key] = made
+        if len(self._parsed) > PARSED_CAP:
+            self._parsed.popitem(last=False)
+        return made
+
+    def _entities(self, subject: Subject, parsed: Parsed, question: Question) -> Any:
         server, what, facts = question.server, question.what, question.tool
-        key = (server, what.type, what.name, facts)
-        entities = subject.targets.get(key)
+        key = (server, what.type, what.name, what.template, facts)
+        entities = parsed.targets.get(key)
         if entities is None:
             delta = json.dumps(target_entities(server, what, facts, subject.match.linked))
-            entities = subject.base.with_added_json_str(delta, self._schema)
-            if len(subject.targets) >= TARGETS_CAP:
-                subject.targets.clear()
-            subject.targets[key] = entities
+            entities = parsed.base.with_added_json_str(delta, self._schema)
+            if len(parsed.targets) >= TARGETS_CAP:
+                parsed.targets.clear()
+            parsed.targets[key] = entities
         return entities
 
 

@@ -17,7 +17,7 @@ import msgspec
 from attestd.appraisal.model import AttestationResult
 from attestd.decision.model import RequestContext, ServerFacts, ToolFacts
 from attestd.evidence.model import Evidence, Link, Origin
-from attestd.grants.globs import any_match
+from attestd.grants.globs import any_match, matches, meets, spans
 from attestd.grants.match import UNREADABLE, package_name
 from attestd.grants.model import Grant
 from attestd.wire.model import Target
@@ -44,8 +44,12 @@ TYPES: dict[tuple[str, str], str] = {
     ("get_prompt", "prompt"): "Prompt",
     ("complete", "prompt"): "Prompt",
     ("complete", "resource"): "Resource",
+    ("read_resource", "template"): "Resource",
+    ("complete", "template"): "Resource",
 }
-"""Entity type by action and kind of target; every other pair is refused."""
+"""Entity type by action and kind of target; every other pair is refused. A template is decided as the resource of that
+text; only the grants read its variables."""
+TEMPLATES = {"read_resource": "some", "complete": "every"}
 
 Entity = dict[str, Any]
 Uid = dict[str, str]
@@ -58,6 +62,9 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     name: str
     """Tool or prompt name, URI, method of a server request; empty for the server itself."""
+    template: str = ""
+    """The name is a URI template, and a grant must cover ``some`` of its URIs (to be shown) or ``every`` one (to be
+    completed, which tells what they are)."""
 
 
 def named(target: Target) -> Named | None:
@@ -69,7 +76,8 @@ def named(target: Target) -> Named | None:
     kind = TYPES.get((target.action, target.kind))
     if kind is None or not target.name or len(target.name) > (URI_CAP if kind == "Resource" else NAME_CAP):
         return None
-    return Named(action=target.action, type=kind, name=target.name)
+    template = TEMPLATES[target.action] if target.kind == "template" else ""
+    return Named(action=target.action, type=kind, name=target.name, template=template)
 
 
 def covers(grant: Grant, what: Named) -> bool:
@@ -80,7 +88,8 @@ def covers(grant: Grant, what: Named) -> bool:
         case "Tool":
             return any_match(grant.object.tools, what.name)
         case "Resource":
-            return any_match(grant.object.resources, what.name)
+            test = {"": matches, "some": meets, "every": spans}[what.template]
+            return any(test(pattern, what.name) for pattern in grant.object.resources)
         case "Prompt":
             return any_match(grant.object.prompts, what.name)
         case "ServerRequest":

@@ -25,6 +25,8 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     detail: str = ""
     """One clause for a person: which condition failed."""
+    plain: bool = False
+    """The detail says no more than the cause does: a refusal does not repeat it."""
     policies: tuple[str, ...] = ()
     cached: bool = False
 

@@ -1,4 +1,4 @@
-"""One attested caller on one server, prepared for deciding: its own grants linked, its entities parsed.
+"""One attested caller on one server, prepared for deciding; and what the engine keeps of it while it is asked about.
 
 Belongs to the engine that made it and to the grants it was made from: after a reload, or when the caller's grants
 change, ask the engine for a new one. That a grant ends in time needs no new subject: ``until_ns`` says when this one
@@ -15,15 +15,27 @@ from attestd.evidence.model import Evidence
 from attestd.grants.match import Match
 
 
+class Parsed:
+    """What Cedar needs of one subject: its own grants linked, its entities parsed. Kept by the engine, not for ever."""
+
+    __slots__ = ("base", "links", "targets")
+
+    def __init__(self, *, links: Any, base: Any) -> None:
+        self.links = links
+        """The engine's policy set with this caller's own grants linked."""
+        self.base = base
+        """The caller's entities, validated."""
+        self.targets: dict[Hashable, Any] = {}
+        """Entities with those of one target added."""
+
+
 class Subject:
-    """Opaque outside decision/. Immutable but for what is remembered: parsed targets and the narrower subject."""
+    """Opaque outside decision/. Immutable but for the narrower subject, which is remembered."""
 
     __slots__ = (
-        "base",
         "evidence",
         "generation",
         "key",
-        "links",
         "match",
         "narrower",
         "once",
@@ -31,7 +43,6 @@ class Subject:
         "principal",
         "result",
         "since_ns",
-        "targets",
         "until_ns",
     )
 
@@ -44,8 +55,6 @@ class Subject:
         result: AttestationResult,
         evidence: Evidence,
         match: Match,
-        links: Any,
-        base: Any,
         until_ns: int | None,
     ) -> None:
         self.owner = owner
@@ -57,10 +66,6 @@ class Subject:
         self.result = result
         self.evidence = evidence
         self.match = match
-        self.links = links
-        """The engine's policy set with this caller's own grants linked."""
-        self.base = base
-        """The caller's entities, parsed and validated."""
         self.until_ns = until_ns
         """From then on a linked grant has ended."""
         self.since_ns = max(
@@ -69,7 +74,6 @@ class Subject:
         """Before then the clock contradicts a linked grant."""
         self.principal = {"type": "Process", "id": result.instance}
         self.once = frozenset(grant.id for grant in match.linked if grant.lifetime.kind == "once")
-        self.targets: dict[Hashable, Any] = {}
         self.narrower: Subject | None = None
 
     @property

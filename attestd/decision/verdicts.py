@@ -78,7 +78,7 @@ def unattested(result: AttestationResult) -> Deny:
     codes = [reason.code for reason in result.reasons if reason.cap == 0]
     cause = Cause.TRACED if TRACED in codes else Cause.UNATTESTABLE
     why = ", ".join(dict.fromkeys(codes)) or "nothing is known of it"
-    return Deny(cause=cause, detail=f"the caller could not be attested (level 0: {why})")
+    return Deny(cause=cause, detail=f"level 0: {why}")
 
 
 def judged(answer: Answer, subject: Subject, question: Question, policies: Mapping[str, Policy]) -> Verdict:
@@ -103,7 +103,7 @@ def as_cached(verdict: Verdict) -> Verdict:
     """The same verdict, marked as remembered."""
     if isinstance(verdict, Permit):
         return Permit(policies=verdict.policies, grants=verdict.grants, cached=True)
-    return Deny(cause=verdict.cause, detail=verdict.detail, policies=verdict.policies, cached=True)
+    return Deny(cause=verdict.cause, detail=verdict.detail, plain=verdict.plain, policies=verdict.policies, cached=True)
 
 
 def _permitted(reasons: tuple[str, ...], subject: Subject, question: Question) -> Permit:

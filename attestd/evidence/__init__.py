@@ -1,0 +1,1 @@
+"""Facts about processes, as values, and the protocols of those who collect them."""

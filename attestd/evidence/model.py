@@ -1,8 +1,9 @@
 """Evidence: raw facts about a peer and its ancestors, as one consistent snapshot. Nothing here is believed yet.
 
-Rules: every struct is frozen; a fact that could not be read is ``None`` with its reason in ``gaps``, never a default that
-looks like a value; paths are labels, digests come from open descriptors. Sizes are bytes, times are nanoseconds since the
-epoch unless the name says otherwise (``start_ticks``: clock ticks since boot, as in /proc/PID/stat field 22).
+Rules: every struct is frozen; a fact that could not be read is ``None`` with its reason in ``gaps``, never a default
+that looks like a value; paths are labels, digests come from open descriptors. Sizes are bytes, times are nanoseconds
+since the epoch unless the name says otherwise (``start_ticks``: clock ticks since boot, as in /proc/PID/stat field
+22).
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
     memfd: bool = False
     writable: bool = True
-    """Whether the *caller* (the link's uid and groups, without capabilities) may write the file or replace it through one of
-    the directories above it. uid 0 counts by ownership and mode: root-owned and not group- or other-writable is not writable."""
+    """Whether the *caller* (the link's uid and groups, without capabilities) may write the file or replace it through
+    one of the directories above it. uid 0 counts by ownership and mode: root-owned and not group- or other-writable
+    is not
+    writable."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +90,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     gids: tuple[int, int, int, int]
     comm: str
     argv: tuple[str, ...]
-    """The process's own words (surrogateescape-free: invalid bytes are U+FFFD); at most 64 arguments of 4096 characters."""
+    """The process's own words (surrogateescape-free: invalid bytes are U+FFFD); at most 64 arguments of 4096
+    characters."""
     exe: FileFacts | None
     origin: Origin | None
     script: Script | None
@@ -104,10 +108,10 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[str, ...] = ()
     """What could not be read and why, e.g. ``exe: permission denied``."""
     reparented: bool | None = False
-    """Whether the process named by ``ppid`` did *not* start this one, because the true parent has exited. True: proved, the
-    chain ends here as ``broken``. None: cannot be told, for the parent is pid 1 or a systemd instance, which adopt orphans and
-    start services alike; a double fork with setsid looks like this, so a link that is not EDGE counts as an orphan's.
-    False: no sign of it (a subreaper other than these cannot be seen)."""
+    """Whether the process named by ``ppid`` did *not* start this one, because the true parent has exited. True:
+    proved, the chain ends here as ``broken``. None: cannot be told, for the parent is pid 1 or a systemd instance,
+    which adopt orphans and start services alike; a double fork with setsid looks like this, so a link that is not
+    EDGE counts as an orphan's. False: no sign of it (a subreaper other than these cannot be seen)."""
     recorded: bool = False
     """The kernel recorder confirms image and parent of this link."""
     dead: bool = False
@@ -150,6 +154,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """absent | on | … : state of the kernel recorder, with its reason in ``recorder_reason``."""
     recorder_reason: str
     exe_forgeable: bool
-    """Unprivileged user namespaces are allowed here, so /proc/PID/exe can be forged (kernel.md, B4)."""
+    """Unprivileged user namespaces are allowed here, so /proc/PID/exe can be forged
+    (docs/evidence/exe-forgeability.md)."""
     collected_ns: int
     input: InputHolders | None = None

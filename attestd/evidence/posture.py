@@ -16,6 +16,7 @@ from attestd.evidence.interpreters import parse_argv
 from attestd.evidence.interpreters.python import warning_imports
 
 MAX_VALUE_CHARACTERS: Final = 80
+MAX_PATH_CHARACTERS: Final = 4096
 MAX_ENTRIES: Final = 32
 """Of one kind; what is left out is counted in one more entry."""
 
@@ -84,15 +85,23 @@ def from_mappings(paths: Sequence[tuple[str, bool]], exe_path: str) -> tuple[str
     return _bounded({f"map {shown(path)}" for path, foreign in paths if foreign and path != exe_path}, "map")
 
 
+def from_environment(root: str) -> tuple[str, ...]:
+    """A virtual environment that is not the program's own installation. Whole, because a grant names it."""
+    return (f"venv {_escaped(root[:MAX_PATH_CHARACTERS])}",)
+
+
 def shown(text: str) -> str:
     """``text`` fit for a terminal and a log: printable ASCII as it is, the rest escaped, at most 80 characters."""
-    kept = (
+    escaped = _escaped(text[: MAX_VALUE_CHARACTERS + 1])
+    return escaped if len(escaped) <= MAX_VALUE_CHARACTERS else escaped[: MAX_VALUE_CHARACTERS - 3] + "..."
+
+
+def _escaped(text: str) -> str:
+    return "".join(
         character if character.isascii() and character.isprintable() and character != "\\"
         else character.encode("unicode_escape").decode("ascii")
-        for character in text[: MAX_VALUE_CHARACTERS + 1]
+        for character in text
     )  # fmt: skip
-    escaped = "".join(kept)
-    return escaped if len(escaped) <= MAX_VALUE_CHARACTERS else escaped[: MAX_VALUE_CHARACTERS - 3] + "..."
 
 
 def _assignment(name: str, value: str) -> str:

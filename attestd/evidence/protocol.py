@@ -1,6 +1,9 @@
-"""The doors that evidence comes through. ``attestd.kernel`` implements them; nothing above knows which platform answers.
+"""The doors that evidence comes through.
 
-``collect`` may block (it hashes): it is called in a worker thread. ``Watch.verify`` runs on every message and must not block.
+``attestd.kernel`` implements them; nothing above knows which platform answers.
+
+``collect`` may block (it hashes): it is called in a worker thread. ``Watch.verify`` runs on every message and must
+not block.
 """
 
 from __future__ import annotations
@@ -26,11 +29,14 @@ class Watch(Protocol):
     """Holds the attested processes by descriptors that cannot be reused, for as long as a session lives."""
 
     def verify(self, writer_pid: int) -> Cause | None:
-        """None if ``writer_pid`` is the peer, and peer and accountable client are alive, unchanged, untraced and still in
-        one chain; else the cause. Costs at most 15 µs. ``writer_pid`` 0 means: no message, only look."""
+        """Say whether the attestation still describes who is there.
+
+        None if ``writer_pid`` is the peer, and peer and accountable client are alive, unchanged, untraced and still in
+        one chain; else the cause. Costs at most 15 µs. ``writer_pid`` 0 means: no message, only look.
+        """
 
     def exit_fds(self) -> tuple[int, ...]:
-        """pidfds that become readable when the peer or the accountable client exits; owned by the watch."""
+        """Pidfds that become readable when the peer or the accountable client exits; owned by the watch."""
 
     def pin_accountable(self, index: int) -> None:
         """Say which link of the chain is accountable, so that it is verified too; links beyond it are released."""
@@ -66,7 +72,7 @@ class Kernel(Protocol):
 
 
 class Recorder(Protocol):
-    """The kernel recorder (attestation.md 7)."""
+    """The kernel recorder."""
 
     def state(self) -> tuple[str, str]:
         """State (``absent``, ``on``) and its reason."""

@@ -5,17 +5,31 @@ itself. A pattern that begins with ``=`` takes the rest literally. The whole tex
 normalisation is done, because the server will see the same code points. The matcher walks the text once and keeps the
 set of reachable pattern positions in one integer, so no pattern can make it back-track. An empty pattern matches
 nothing.
+
+URI templates (RFC 6570, ``{variables}``) are asked about in two ways: ``meets`` whether the pattern covers one of their
+URIs at least, ``spans`` whether it covers all of them. Both would rather say no than be wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+import string
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 import msgspec
 
 LITERAL = "="
 MAGIC = frozenset("*?")
+
+_EXPRESSION = re.compile(r"\{([^{}]+)\}")
+_BRACES = frozenset("{}")
+_VALUE = string.ascii_letters + string.digits + "-._~%,"
+"""What a variable without an operator can hold: unreserved characters and escapes, with commas between items."""
+_RESERVED = ("+", "#")
+"""Operators whose variables can hold any character."""
+_OPERATORS = {".": ".", "/": "/", ";": ";=", "?": "?&=", "&": "&="}
+"""What else an operator writes."""
 
 
 class _Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +74,54 @@ def any_match(patterns: Iterable[str], text: str) -> bool:
     return any(matches(pattern, text) for pattern in patterns)
 
 
+def meets(pattern: str, template: str) -> bool:
+    """Whether ``pattern`` covers a URI that ``template`` can stand for. Not a template: no."""
+    return _walk(pattern, template, _some)
+
+
+def spans(pattern: str, template: str) -> bool:
+    """Whether ``pattern`` covers every URI that ``template`` can stand for: each variable falls on a ``*``."""
+    return _walk(pattern, template, _every)
+
+
+def _walk(pattern: str, template: str, expand: Callable[[_Program, int, str], int]) -> bool:
+    if pattern in ("", LITERAL):
+        return False
+    program = _exactly(pattern[1:]) if pattern.startswith(LITERAL) else _compile(pattern)
+    state = 1
+    for position, piece in enumerate(_EXPRESSION.split(template)):
+        if position % 2:
+            state = expand(program, state, piece)
+            continue
+        if not _BRACES.isdisjoint(piece):
+            return False
+        for character in piece:
+            state = _step(program, state, character)
+    return bool(state & program.final)
+
+
+def _step(program: _Program, state: int, character: str) -> int:
+    advancing = state & (program.steps.get(character, 0) | program.anyone)
+    return (advancing << 1) | (state & program.loops)
+
+
+def _some(program: _Program, state: int, expression: str) -> int:
+    """Every position that some value of the expression, the empty one too, leads to."""
+    letters = None if expression[:1] in _RESERVED else _VALUE + _OPERATORS.get(expression[:1], "")
+    accepted = program.anyone
+    for character, positions in program.steps.items():
+        if letters is None or character in letters:
+            accepted |= positions
+    while (wider := state | (state & accepted) << 1) != state:
+        state = wider
+    return state
+
+
+def _every(program: _Program, state: int, expression: str) -> int:
+    del expression
+    return state & program.loops
+
+
 def _run(program: _Program, text: str) -> bool:
     state = 1
     for character in text:
@@ -68,6 +130,14 @@ def _run(program: _Program, text: str) -> bool:
         if not state:
             return False
     return bool(state & program.final)
+
+
+@lru_cache(maxsize=4096)
+def _exactly(text: str) -> _Program:
+    steps: dict[str, int] = {}
+    for position, symbol in enumerate(text):
+        steps[symbol] = steps.get(symbol, 0) | 1 << position
+    return _Program(steps=steps, anyone=0, loops=0, final=1 << len(text))
 
 
 @lru_cache(maxsize=4096)

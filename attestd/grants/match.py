@@ -26,6 +26,11 @@ BOUND_KINDS = frozenset({"once", "process", "session", "until"})
 """Lifetimes that an interactive or inline caller may be matched by; once and until only with the session as their
 key."""
 
+OVER = "the grant has expired"
+THROUGH_INLINE = "the call came through inline code, which the grant does not accept"
+PLAIN = frozenset({OVER, THROUGH_INLINE})
+"""Details that say no more than their cause."""
+
 CUT = ("...", "…")
 """How the collector ends a value that it shortened."""
 LIFETIMES = BOUND_KINDS | {"binary", "standing"}
@@ -120,7 +125,7 @@ def ended(grant: Grant, now_ns: int) -> str | None:
         return "the grant was used up" if grant.lifetime.kind == "once" else "the grant was revoked"
     if grant.lifetime.kind == "until":
         if grant.lifetime.until_ns is None or now_ns >= grant.lifetime.until_ns:
-            return "the grant has expired"
+            return OVER
         if now_ns < grant.created_ns:
             return "the clock is before the time at which the grant was made"
     return None
@@ -153,7 +158,7 @@ def _launchers(result: AttestationResult, grant: Grant, now_ns: int) -> tuple[Ca
 def _inline(result: AttestationResult, grant: Grant, now_ns: int) -> tuple[Cause, str] | None:
     del now_ns
     if result.inline and not grant.subject.inline:
-        return Cause.INLINE, "the call came through inline code, which the grant does not accept"
+        return Cause.INLINE, THROUGH_INLINE
     return None
 
 

@@ -36,6 +36,7 @@ _LIST_CHANGES: Final = {
     "promptsListChanged": "list_prompts",
     "resourcesListChanged": "list_resources",
 }
+_ARGUMENTS: Final = (dict, type(None))
 _FILTER_KEYS: Final = _LIST_CHANGES.keys() | {"resourceSubscriptions", "taskIds"}
 
 
@@ -65,6 +66,7 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
     if state is not None and type(state) is not str:
         _refuse("requestState is not text", message)
     related, token = _meta(message)
+    declares = META in params or "clientInfo" in params
     return CallRequest(
         message=message,
         method=row.name,
@@ -72,8 +74,8 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
         effectful=row.effectful and (row.finder is not Finder.FILTER or _has_effect(targets, task_ids)),
         task_ids=task_ids + related,
         request_state=state,
-        revision=declared_revision(message),
-        client_name=client_name(message),
+        revision=declared_revision(message) if declares else None,
+        client_name=client_name(message) if declares else None,
         lists=row.lists,
         retry=state is not None or "inputResponses" in params,
         shared_effect=row.shared_effect,
@@ -130,9 +132,10 @@ def _targets(message: Message, row: Method) -> tuple[tuple[Target, ...], tuple[s
     match row.finder:
         case Finder.TOOL | Finder.PROMPT:
             name = _name(params.get("name"), "params.name", message)
-            if row.finder is Finder.TOOL and not isinstance(params.get("arguments"), dict | None):
+            kind = "tool" if row.finder is Finder.TOOL else "prompt"
+            if kind == "tool" and type(params.get("arguments")) not in _ARGUMENTS:
                 _refuse("params.arguments is not an object", message)
-            return (Target(action=row.action, kind=row.finder.value, name=name),), ()
+            return (Target(action=row.action, kind=kind, name=name),), ()
         case Finder.RESOURCE:
             uri = canonical(params.get("uri"), message.id)
             return (Target(action=row.action, kind="resource", name=uri),), ()

@@ -58,6 +58,11 @@ class LineFramer:
         """Bytes fed so far: the stream offset of the next byte."""
         return self._received
 
+    @property
+    def overlong(self) -> bool:
+        """Whether the unfinished line is above the limit already and is being dropped."""
+        return self._dropped > 0
+
     def feed(self, chunk: bytes) -> list[Line | WireError]:
         """Take the next bytes of the stream; return what they complete, in order."""
         items: list[Line | WireError] = []

@@ -1,7 +1,7 @@
 """Messages of MCP over JSON-RPC as values: what arrived, what it asks for, and what is refused.
 
 A message that is not exactly one well-formed JSON-RPC object never becomes a value: parsing gives a ``Message`` or
-raises a ``WireError``. Bytes of a client are never forwarded; every value is serialised again (mediation.md).
+raises a ``WireError``. Bytes of a client are never forwarded; every value is serialised again.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[Target, ...]
     """Every one must be permitted. Never empty."""
     effectful: bool
-    """Served only when it is proven that the attested image wrote it (attestation.md 9)."""
+    """Served only when it is proven that the attested image wrote it (docs/adr/0007)."""
     admission: bool = False
     """initialize and server/discover: decided as ``connect``."""
     task_ids: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Messages in one batch of 2025-03-26."""
     open_requests: int = 256
     held_bytes: int = 1024 * 1024
-    """Bytes of messages that wait for the proof of attestation.md 9."""
+    """Bytes of messages that wait for the proof (docs/adr/0007)."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,8 +66,8 @@ ADVICE: Final[dict[Cause, str]] = {
     Cause.UNPROVEN: "Try again.",
     Cause.LIMIT_CONNECTIONS: "Close connections that are not needed and try again.",
     Cause.LIMIT_REQUESTS: "Wait for open requests to be answered and try again.",
-    Cause.SERVER_UNAVAILABLE: "See: attestctl servers",
-    Cause.SERVER_UNTRUSTED: "See: attestctl servers",
+    Cause.SERVER_UNAVAILABLE: "See: attestctl servers list",
+    Cause.SERVER_UNTRUSTED: "See: attestctl servers list",
     Cause.AUDIT_UNAVAILABLE: "See: attestctl status",
     Cause.SHUTTING_DOWN: "Connect again when it is back.",
 }
@@ -111,20 +111,21 @@ def refusal_text(
         name: Of the tool, prompt or resource; empty if the message named none.
         server: The server's registered name.
         caller: The caller's rendered line.
-        detail: One clause that says more, or empty.
+        detail: One clause that says more, or empty. What only repeats the cause is left out.
         code: The approval code, if a person may approve.
-        decision: The id of the decision, for ``attestctl why``.
+        decision: The id of the decision, for ``attestctl explain``.
 
     Returns:
         One or two lines.
     """
     what = f'{shown(method)} "{shown(name)}"' if name else shown(method)
     why = CLAUSES[cause].replace("{caller}", shown(caller, 4 * _SHOWN) or "the caller")
-    more = f" ({shown(detail, 2 * _SHOWN)})" if detail else ""
+    repeated = detail == CLAUSES[cause].replace("{caller}", "the caller")
+    more = f" ({shown(detail, 2 * _SHOWN)})" if detail and not repeated else ""
     first = f'attestd refused {what} on "{shown(server)}": {why}{more}.'
     if code:
         return f"{first}\nApprove it with: attestctl approve {code}"
-    advice = ADVICE.get(cause, f"See why: attestctl why {decision}" if decision and cause in _EXPLAINED else "")
+    advice = ADVICE.get(cause, f"See why: attestctl explain {decision}" if decision and cause in _EXPLAINED else "")
     return f"{first}\n{advice}" if advice else first
 
 

@@ -82,15 +82,27 @@ def parse_server_line(line: bytes, limits: Limits) -> ServerMessage:
         The message. A result is not copied.
 
     Raises:
-        WireError: TOO_LARGE, TOO_DEEP or MALFORMED; with the id that the line appears to carry, so that the client
-            need not wait for an answer that will not come.
+        WireError: TOO_LARGE, TOO_DEEP or MALFORMED; with the id of the client's request that the line appears to
+            answer, so that the client need not wait for an answer that will not come.
     """
     try:
         return _parse(line, limits)
     except WireError as error:
-        if error.request_id is None:
+        if _tells(line):
+            error.request_id = None
+        elif error.request_id is None:
             error.request_id = id_hint(line[:WINDOW], line[-WINDOW:])
         raise
+
+
+def _tells(line: bytes) -> bool:
+    """Whether a refused line is a request or notification: its id is then the server's own and no client's."""
+    if line.count(b":") > _COLONS_MAX:
+        return False
+    try:
+        return "method" in members(line)
+    except WireError:
+        return False
 
 
 def _parse(line: bytes, limits: Limits) -> ServerMessage:
@@ -127,13 +139,13 @@ def forward(message: ServerMessage, *, message_id: str | int | None = None) -> l
     if message.line is not None:
         return [message.line]
     own = to_bytes(message.id if message_id is None else message_id)
-    start = b'{"jsonrpc":"2.0","id":' + own
     if message.result is None:
-        return [start + b',"error":' + to_bytes(message.error) + b"}\n"]
+        return [b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n"]
     content = memoryview(message.result)
+    start = _result_start(own)
     if len(content) <= _SMALL:
-        return [b"".join((start, b',"result":', content, b"}\n"))]
-    return [start + b',"result":', content, b"}\n"]
+        return [b"".join((start, content, b"}\n"))]
+    return [start, content, b"}\n"]
 
 
 def result_of(message: ServerMessage, limits: Limits) -> dict[str, Any]:
@@ -197,9 +209,14 @@ def _small_result(line: bytes) -> ServerMessage | None:
     if type(result) is not dict or type(value["id"]) not in {int, str}:
         return None
     message_id = _demand_id(value["id"])
-    return ServerMessage(
-        kind=Kind.RESULT, id=message_id, result=msgspec.Raw(to_bytes(result)), head=_head(result, result)
-    )
+    start = _result_start(to_bytes(message_id))
+    # Written as we would write it, so the result is already there in the line; another order of keys is encoded again.
+    raw = line[len(start) : -1] if line.startswith(start) and line.isascii() else to_bytes(result)
+    return ServerMessage(kind=Kind.RESULT, id=message_id, result=msgspec.Raw(raw), head=_head(result, result))
+
+
+def _result_start(message_id: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":' + message_id + b',"result":'
 
 
 def _split_result(line: bytes, result: Member, limits: Limits) -> ResultHead:
@@ -210,6 +227,8 @@ def _split_result(line: bytes, result: Member, limits: Limits) -> ResultHead:
 
 def _head(keys: dict[str, Json], held: dict[str, Json]) -> ResultHead:
     """Args: keys: every key of the result. held: the values of those in ``_HEAD_KEYS``."""
+    if keys.keys() <= _CALL_KEYS:
+        return ResultHead(is_error=held.get("isError") is True)
     RESULT.demand("the result", keys, None)
     task = held.get("task")
     task_id = held.get("taskId", task.get("taskId") if type(task) is dict else None)
@@ -272,6 +291,8 @@ def _malformed(reason: str) -> NoReturn:
     raise WireError(Cause.MALFORMED, f"cannot accept the message of the server: {reason}")
 
 
+_CALL_KEYS: Final = frozenset({"content", "structuredContent", "isError"})
+"""Of the result of nearly every call: none of them looks like a key that matters, and only one matters itself."""
 _HEAD_KEYS: Final = (
     META,
     "resultType",

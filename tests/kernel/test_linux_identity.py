@@ -1,4 +1,5 @@
-"""The kernel facts of attacks.md, with real processes: the evidence must be the truth about the running image."""
+"""The kernel facts behind tests/attacks, with real processes: the evidence must be the truth about the running
+image."""
 
 from __future__ import annotations
 

@@ -451,6 +451,11 @@ def _circumstances() -> tuple[Case, ...]:
             evidence_of(shim(), claude(), shell(), *DESK, input=foreign),
         ),
         Case(
+            "input-unheld",
+            "Nobody of the call can write to the shim's input any more.",
+            evidence_of(shim(), claude(), shell(), *DESK, input=InputHolders(kind="pipe", pids=(), complete=True)),
+        ),
+        Case(
             "input-incomplete",
             "Not every process could be looked at.",
             evidence_of(shim(), claude(), shell(), *DESK, input=unknown),

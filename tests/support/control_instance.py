@@ -42,7 +42,7 @@ class Installation:
     def environment(self, **extra: str) -> dict[str, str]:
         """An environment with nothing of the test's own."""
         return {
-            "PATH": os.environ["PATH"],
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.runtime),
             "XDG_RUNTIME_DIR": str(self.runtime),
             "TZ": "UTC",

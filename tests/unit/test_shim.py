@@ -24,7 +24,7 @@ from tests.support.shimming import LISTENER, Installation
 
 F_SETPIPE_SZ = 1031
 REQUEST = b'{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"x"}}\n'
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0 to own files as another user")
+root_only = pytest.mark.root
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _ACL = "system.posix_acl_access"
 _GROUP_OR_OTHER_WRITE = 0o022

@@ -9,6 +9,8 @@ the chain as *broken* and is not shown as a link, for it is not part of the call
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 
 from attestd.errors import Cause, EvidenceError
@@ -16,6 +18,9 @@ from attestd.evidence.model import Link
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.adoption import adopted
 from attestd.kernel.linux.table import Observed, ProcessTable
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 MAX_LINKS = 32
 _ATTEMPTS = 3

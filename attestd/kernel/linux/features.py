@@ -6,12 +6,16 @@ import errno
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 
 from attestd.evidence.protocol import Feature
 from attestd.kernel.linux import mappings
 from attestd.kernel.linux.abi import PIDFS_MAGIC, SO_PEERPIDFD, fs_magic, pidfd_info
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _CAP_SYS_PTRACE = 19
 _CAP_DAC_READ_SEARCH = 2
@@ -120,7 +124,7 @@ def _exe_not_forgeable() -> Feature:
         name=name,
         present=False,
         detail="unprivileged user namespaces are allowed: /proc/PID/exe can be forged, assurance is capped at level 1",
-        remedy="set user.max_user_namespaces=0, or kernel.apparmor_restrict_unprivileged_userns=1 where AppArmor runs",
+        remedy="set user.max_user_namespaces=0, or kernel.unprivileged_userns_clone=0 where this kernel has it",
     )
 
 

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -28,6 +29,9 @@ import msgspec
 from attestd.evidence.model import FileFacts
 from attestd.kernel.linux.abi import fs_name, generation
 from attestd.kernel.linux.access import Access
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 SOUND_FILE_SYSTEMS = frozenset({"ext4", "xfs", "btrfs", "erofs", "squashfs"})
 YOUNG_NS = 2_000_000_000

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 import psutil
 
@@ -19,6 +20,9 @@ from attestd.evidence.model import InputHolders
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.status import parse_status
 from attestd.kernel.linux.unixdiag import peer_inode, socket_inode
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _UNKNOWN = InputHolders(kind="unknown", pids=(), complete=False)
 

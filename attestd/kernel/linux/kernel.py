@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 
 from attestd.errors import Cause, EvidenceError
@@ -18,6 +19,9 @@ from attestd.kernel.linux.process import gone
 from attestd.kernel.linux.reading import Sources
 from attestd.kernel.linux.table import ProcessTable
 from attestd.kernel.linux.watch import LinuxWatch
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _MACHINE_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 

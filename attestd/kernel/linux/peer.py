@@ -14,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Peer
@@ -21,7 +22,12 @@ from attestd.kernel.linux.abi import SO_PEERGROUPS, SO_PEERPIDFD, SO_PEERSEC, pi
 from attestd.kernel.linux.process import gone
 from attestd.kernel.linux.unixdiag import peer_inode, socket_inode
 
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
+
 _CREDENTIALS = struct.Struct("=iII")
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What is ours to lack, and no fact about the peer."""
 _ABSENT = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 _RIGHTS_SPACE = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD descriptors
 
@@ -32,6 +38,7 @@ def read_peer(sock_fd: int) -> tuple[Peer, int]:
     Raises:
         EvidenceError: PEER_GONE - it has exited and was reaped; FOREIGN_NAMESPACE - it is outside our pid namespace;
             UNATTESTABLE - the socket has no peer credentials (not a connected Unix stream socket).
+        OSError: no descriptors or memory are left; that says nothing about the peer.
     """
     with socket.socket(fileno=os.dup(sock_fd)) as sock:
         pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
@@ -77,11 +84,15 @@ def _peer_pidfd(sock: socket.socket, pid: int) -> tuple[int, str]:
     try:
         return sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD), "peerpidfd"
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         if error.errno not in _ABSENT:  # ESRCH, EINVAL: reaped, on kernels that give no pidfd for it
             raise gone(pid) from error
     try:
         pidfd = os.pidfd_open(pid)
-    except (ProcessLookupError, OSError) as error:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise gone(pid) from error
     return pidfd, "proved" if holds_other_end(sock.fileno(), pid) else "pid-only"
 

@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import signal
+import sys
 import threading
 from typing import Self
 
@@ -22,8 +23,12 @@ from attestd.errors import Cause, EvidenceError
 from attestd.kernel.linux.abi import PIDFS_MAGIC, fs_magic, pidfd_ppid
 from attestd.kernel.linux.status import Stat, Status, parse_stat, parse_status
 
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
+
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
 _CHUNK = 65536
+UNTRACED = b"\nTracerPid:\t0\n"
 _count_lock = threading.Lock()
 
 
@@ -182,7 +187,9 @@ class Process:
         found: set[int] = set()
         for tid in threads:
             try:
-                found.add(parse_status(self.read(f"task/{tid}/status")).tracer_pid)
+                status = self.read(f"task/{tid}/status")
+                if UNTRACED not in status:
+                    found.add(parse_status(status).tracer_pid)
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return tuple(sorted(found - {0}))

@@ -6,6 +6,7 @@ What may not be read is a gap with the system's words for the reason; ESRCH is n
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,13 +14,16 @@ import msgspec
 
 from attestd.evidence import posture
 from attestd.evidence.model import FileFacts, Link, Namespaces, Script
-from attestd.kernel.linux import labels, mappings, scripts
+from attestd.kernel.linux import labels, mappings, scripts, virtualenv
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.files import SOUND_FILE_SYSTEMS, YOUNG_NS, FileReader
 from attestd.kernel.linux.labels import OwnNamespaces
 from attestd.kernel.linux.origins import Origins
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.status import Status, landmarks, parse_status
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _MAX_ARGUMENTS = 64
 _MAX_ARGUMENT = 4096
@@ -188,6 +192,12 @@ class Reading:
     def _read_posture(self) -> tuple[str, ...]:
         family = self._script.interpreter if self._script else None
         found = {*posture.from_argv(family, self._argv)}
+        own = self._own_paths()
+        environment = self._environment() if family == "python" else None
+        if environment is not None:
+            own.append(f"{environment}/bin/python")
+            if not any(path.startswith(f"{environment}/") for path in own[:-1]):
+                found.update(posture.from_environment(environment))
         environ: dict[str, str] = self._tried("environ", self.process.environ, {})
         found.update(posture.from_environ(environ, family))
         if self._exe is not None:
@@ -195,9 +205,20 @@ class Reading:
             if len(files) == mappings.MAX_FILES:
                 self._gaps.append(f"maps: only the first {mappings.MAX_FILES} files")
             files.pop(self.exe_text, None)
-            judge = mappings.Judge(self._access, self.status.uids[0], self.gids, self._own_paths())
+            judge = mappings.Judge(self._access, self.status.uids[0], self.gids, own)
             found.update(posture.from_mappings(judge.judged(files), self._exe.path))
         return tuple(sorted(found))
+
+    def _environment(self) -> str | None:
+        """The virtual environment, if the caller could change what is installed in it."""
+        root = self._tried("pyvenv.cfg", lambda: virtualenv.environment_of(self.process, self._argv), None)
+        if root is None:
+            return None
+        try:
+            found = os.stat(root)
+        except OSError:
+            return root
+        return root if writable(self._access, root, found, self.status.uids, self.gids) else None
 
     def _own_paths(self) -> list[str]:
         paths = [self._exe.path] if self._exe else []

@@ -16,12 +16,16 @@ never hold. Not read again while the image is the same: argv, environment, contr
 from __future__ import annotations
 
 import os
+import sys
 
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Link
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process, gone
 from attestd.kernel.linux.reading import Reading, Sources, exe_key, writable
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _ATTEMPTS = 3
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import threading
 from collections import OrderedDict
 from itertools import islice
@@ -20,6 +21,9 @@ from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.reading import Sources
 from attestd.kernel.linux.snapshot import Snapshot, observe
+
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 MAX_ENTRIES = 1024
 _DESCRIPTORS_PER_ENTRY = 5

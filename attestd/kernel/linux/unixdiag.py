@@ -1,7 +1,8 @@
 """Which socket is the other end of a Unix socket, by one exact sock_diag query.
 
 The message layouts are pyroute2's; the exchange is one send and one receive on a plain netlink socket, because
-pyroute2's own sockets drive an event loop of their own and cannot be used where one is running already.
+pyroute2's own sockets drive an event loop of their own and cannot be used where one is running already. The layouts are
+loaded with the first query: importing any part of pyroute2 imports all of it, a third of the daemon's start and memory.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
-from pyroute2.netlink.diag import SOCK_DIAG_BY_FAMILY, unix_diag_msg, unix_diag_req
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
 
 _NETLINK_SOCK_DIAG = 4
 _NLMSG_ERROR = 2
@@ -26,6 +29,12 @@ def peer_inode(inode: int) -> int | None:
     Raises:
         OSError: sock_diag is not available (ENOENT means an unknown inode and is answered with None).
     """
+    from pyroute2.netlink.diag import (  # noqa: PLC0415 - see the head of the module
+        SOCK_DIAG_BY_FAMILY,
+        unix_diag_msg,
+        unix_diag_req,
+    )
+
     request = unix_diag_req()
     request["sdiag_family"] = socket.AF_UNIX
     request["udiag_states"] = 0xFFFFFFFF

@@ -14,16 +14,20 @@ pagemap of either may not be read, an exec could not be seen: such a watch never
 from __future__ import annotations
 
 import os
+import sys
 from time import monotonic_ns
 
 from attestd.errors import Cause
 from attestd.evidence.model import Link
-from attestd.kernel.linux.process import Process
+from attestd.kernel.linux.process import UNTRACED, Process
 from attestd.kernel.linux.status import parse_status
 from attestd.kernel.linux.table import Observed
 
+if sys.platform != "linux":
+    raise ImportError("cannot load this module: it needs Linux")
+
 TRACER_FRESH_NS = 1_000_000
-_UNTRACED = b"\nTracerPid:\t0\n"
+_ALONE = b"\nThreads:\t1\n"
 _STATUS_HEAD_BYTES = 400  # name (escaped, at most 64), umask, state, ids, parent and tracer come first
 
 
@@ -70,7 +74,7 @@ class LinuxWatch:
         now = monotonic_ns()
         if now - self._looked_ns >= TRACER_FRESH_NS:
             status = self._processes[self._accountable].status_bytes()
-            if _UNTRACED not in status:
+            if UNTRACED not in status:
                 return self._status_changed(self._accountable)
             self._looked_ns = now
         return None
@@ -107,7 +111,7 @@ class LinuxWatch:
         held = self._processes[: last + 1]
         self._pagemaps = tuple((i, p.pagemap_fd) for i, p in enumerate(held) if p.pagemap_fd is not None)
         parent = b"\nPPid:\t%d" % self._links[0].ppid if last else b""  # whose child the accountable is does not matter
-        self._peer_status = (held[0].status_fd, parent + _UNTRACED)
+        self._peer_status = (held[0].status_fd, parent + UNTRACED)
         self._looked_ns = 0
         if held[0].pagemap_fd is None or held[last].pagemap_fd is None:
             self._lasting = Cause.UNATTESTABLE
@@ -126,6 +130,8 @@ class LinuxWatch:
 
 def _threads_traced(process: Process) -> bool:
     try:
+        if _ALONE in process.status_bytes():
+            return False  # the only thread is the one that every message asks about
         return bool(process.thread_tracers())
     except OSError:
         return False

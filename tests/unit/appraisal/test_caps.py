@@ -9,8 +9,8 @@ from attestd.appraisal.model import Reason
 
 PINNED = {
     0: "orphan no-terminal chain-limit chain-unreadable unreadable traced dead foreign-user-namespace"
-    " foreign-pid-namespace memfd preload relay-refused script-unknown script-younger input-shared pid-only"
-    " uid-ambiguous",
+    " foreign-pid-namespace memfd preload relay-refused script-unknown script-younger input-shared input-unheld"
+    " pid-only uid-ambiguous",
     1: "image-claimed exe-writable exe-deleted exe-fuse exe-network script-writable inline-program bare-interpreter"
     " relay-writable search-path foreign-mount-namespace launcher launcher-unknown input-unknown input-file uid-mixed"
     " uid-crossed",

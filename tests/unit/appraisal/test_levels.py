@@ -128,7 +128,7 @@ def test_forgeable_image():
         (InputHolders(kind="pipe", pids=(990,), complete=True), 3, ""),
         (InputHolders(kind="socket", pids=(980, 990), complete=True), 0, "input-shared"),
         (InputHolders(kind="pipe", pids=(990, 5), complete=True), 0, "input-shared"),
-        (InputHolders(kind="pipe", pids=(), complete=True), 3, ""),
+        (InputHolders(kind="pipe", pids=(), complete=True), 0, "input-unheld"),
         (InputHolders(kind="pipe", pids=(990,), complete=False), 1, "input-unknown"),
         (InputHolders(kind="unknown", pids=(), complete=False), 1, "input-unknown"),
         (InputHolders(kind="new", pids=(), complete=True), 1, "input-unknown"),

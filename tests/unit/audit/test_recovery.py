@@ -1,4 +1,4 @@
-"""Crashes and tampering, told apart when the log is opened (attacks.md C4, C5)."""
+"""Crashes and tampering, told apart when the log is opened (attacks C4 and C5)."""
 
 from __future__ import annotations
 

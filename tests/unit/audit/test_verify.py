@@ -1,4 +1,4 @@
-"""Attacks on the files of a log: each is found, at the right record (attacks.md C4)."""
+"""Attacks on the files of a log: each is found, at the right record (attack C4)."""
 
 from __future__ import annotations
 

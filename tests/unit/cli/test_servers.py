@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from tests.support.control_instance import Installation
 
 
-def test_adding_showing_and_removing(fresh: Installation) -> None:
+def test_adding_showing_and_removing(fresh: Installation, tmp_path: Path) -> None:
     """A server comes and goes; of its environment the names are told, never the values."""
-    words = ("--env", "LANG=secret", "--shared", "--", "mcp server", "--flag", "--json-ish")
+    program = tmp_path / "mcp server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    words = ("--env", "LANG=secret", "--shared", "--", str(program), "--flag", "--json-ish")
     (added,) = fresh.json("servers", "add", "clock", *words[:3])
     assert added["command"] == []
     assert fresh.run("servers", "remove", "clock").stdout == "removed clock\n"
     shown = fresh.run("servers", "add", "clock", *words).stdout
-    assert "'mcp server' --flag --json-ish" in shown
+    assert "mcp server' --flag --json-ish" in shown
     assert "one back end for all callers" in shown
     assert "LANG" in shown
     assert "secret" not in shown
@@ -36,5 +42,14 @@ def test_an_empty_registry_is_said(idle: Installation) -> None:
 def test_changing_the_registry_needs_the_right(idle: Installation) -> None:
     """Who may not approve may not add a server."""
     with idle.daemon(how=""):
-        assert idle.run("servers", "add", "x", "--", "y").returncode == 4
+        assert idle.run("servers", "add", "x", "--", "true").returncode == 4
         assert idle.run("servers", "remove", "time").returncode == 4
+
+
+def test_the_program_is_looked_up_at_once(fresh: Installation) -> None:
+    """A command without a slash is kept as the absolute path that it means to the person who types it."""
+    shown = fresh.run("servers", "add", "looked-up", "--", "true").stdout
+    assert re.search(r"runs +/\S*/true\n", shown)
+    missing = fresh.run("servers", "add", "gone", "--", "no-such-program-here")
+    assert missing.returncode == 2
+    assert "cannot find the program 'no-such-program-here'" in missing.stderr

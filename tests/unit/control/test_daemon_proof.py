@@ -14,7 +14,7 @@ from attestd.control.daemon_proof import SYSTEM_SOCKET, Place, Us, candidates, f
 from attestd.errors import ExitCode, UnreachableError
 from tests.support.control_instance import Installation
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+root_only = pytest.mark.root
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The JSON that scripts rely on, as operator.md states it."""
+"""The JSON that scripts rely on: keys may be added, never changed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def plain(reply: r.Reply) -> dict[str, Any]:
     ],
 )
 def test_the_documented_keys_are_there(reply: r.Reply, path: tuple[str | int, ...], keys: str) -> None:
-    """Every key of operator.md is in the JSON, at its place."""
+    """Every key that was promised is in the JSON, at its place."""
     value: Any = plain(reply)
     for step in path:
         value = value[step]

@@ -283,7 +283,22 @@ def test_only_own_grants_are_linked():
     others = [make_grant(id=f"n{number}", program=f"{number:064x}") for number in range(10_000)]
     alone, crowded = make_subject(engine, make_grant()), make_subject(engine, *others, make_grant())
     assert crowded.grants == ("g1",)
-    assert len(crowded.links) == len(alone.links) == len(make_subject(engine).links) + 2
+    parsed = [engine.parsed(subject) for subject in (crowded, alone, make_subject(engine))]
+    assert len(parsed[0].links) == len(parsed[1].links) == len(parsed[2].links) + 2
+
+
+def test_a_caller_that_was_idle_for_long_is_decided_the_same():
+    """What Cedar needs of a caller is kept for the latest callers only and made again, so idle ones cost no memory."""
+    from attestd.decision.engine import PARSED_CAP
+
+    engine = make_engine()
+    first = make_subject(engine, make_grant(tools=("get",)))
+    for _ in range(PARSED_CAP):
+        make_subject(engine, make_grant())
+    assert engine._parsed.keys().isdisjoint({first.key})
+    assert isinstance(ask(engine, first, tool("get")), Permit)
+    assert isinstance(ask(engine, first, tool("set")), Deny)
+    assert len(engine._parsed) == PARSED_CAP
 
 
 def test_expiry_between_connect_and_call():

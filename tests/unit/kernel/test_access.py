@@ -16,8 +16,8 @@ STRANGERS = (54321,)
 def _tree() -> Path:
     """``/var/tmp``-free tree below root-owned directories, so that only what a test changes is writable."""
     needs_root()
-    import shutil  # noqa: PLC0415 - the fixture alone needs them
-    import tempfile  # noqa: PLC0415 - the fixture alone needs them
+    import shutil
+    import tempfile
 
     root = Path(tempfile.mkdtemp(dir="/usr/local"))
     root.chmod(0o755)
@@ -90,7 +90,7 @@ def test_a_sticky_directory_protects_what_is_not_the_users(tree: Path):
 @pytest.mark.root
 def test_an_acl_counts_when_its_mask_lets_it(tree: Path):
     """A named entry with write permission shows as a group write bit plus an ACL."""
-    import struct  # noqa: PLC0415 - one binary layout
+    import struct
 
     file = tree / "d" / "f"
     entries = [(1, 6, 0xFFFFFFFF), (2, 7, STRANGER), (4, 4, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 4, 0xFFFFFFFF)]

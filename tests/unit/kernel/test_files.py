@@ -34,7 +34,7 @@ def _hashes(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 def late() -> int:
     """A clock far after every ctime."""
-    import time  # noqa: PLC0415 - one use
+    import time
 
     return time.time_ns() + 10 * YOUNG_NS
 
@@ -204,7 +204,7 @@ def test_an_unlinked_name_with_another_link_left_is_deleted(tmp_path: Path):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_memfd_is_named_so_and_holds_only_when_sealed(sealed: bool):
     """A memfd is not a file anyone vouches for; its facts may be kept only when nobody can write it any more."""
-    import fcntl  # noqa: PLC0415 - one use
+    import fcntl
 
     fd = os.memfd_create("evil", os.MFD_ALLOW_SEALING)
     os.write(fd, b"abc")

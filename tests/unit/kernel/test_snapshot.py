@@ -106,6 +106,7 @@ def test_a_replaced_path_ends_the_snapshot(sources: Sources, tmp_path: Path):
     assert again.link.exe.sha256 == snapshot.link.exe.sha256
 
 
+@pytest.mark.root
 def test_a_change_of_power_to_write_ends_the_snapshot(sources: Sources, tmp_path: Path):
     """A directory above the executable that becomes writable is noticed at the next look."""
     home = tmp_path / "home"

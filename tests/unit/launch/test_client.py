@@ -83,7 +83,7 @@ async def test_only_three_descriptors_are_open(launcher: ProcessLauncher, mark: 
     others = [await launcher.start(mark.command("cat"), lambda _: None) for _ in range(3)]
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]
     for fd in opened:
-        os.set_inheritable(fd, True)  # noqa: FBT003 - the signature of the standard library
+        os.set_inheritable(fd, True)
     server = await launcher.start(mark.python("import os; print(*sorted(os.listdir('/proc/self/fd')))"), lambda _: None)
     assert (await text_of(server)).split() == ["0", "1", "2", "3"]
     for fd in opened:

@@ -1,4 +1,4 @@
-"""The two challenges of attestation.md 9 against the real Python SDK client, over stdio."""
+"""The two challenges of ADR 7 against the real Python SDK client, over stdio."""
 
 from __future__ import annotations
 

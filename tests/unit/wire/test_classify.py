@@ -1,4 +1,4 @@
-"""What a message asks for. Rows W6, W8 and W10 of attacks.md."""
+"""What a message asks for. Attacks W6, W8 and W10."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_method_of_every_revision_classifies(revision: str):
     ],
 )
 def test_target(method: str, params: Any, expected: tuple[str, str, str]):
-    """The table of mediation.md, row by row."""
+    """The table of the module, row by row."""
     assert targets(method, params) == [expected]
 
 

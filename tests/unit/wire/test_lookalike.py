@@ -38,6 +38,8 @@ def test_fold_of_name(key: str):
         ("task_id", "taskId"),
         ("TaskID", "taskId"),
         ("meta", "_meta"),
+        ("+AG4-ame", "name"),
+        ("tas+AGs-Id", "taskId"),
         ("request_state", "requestState"),
         ("request_id", "requestId"),
         ("input_responses", "inputResponses"),

@@ -53,7 +53,7 @@ def test_rows_are_unique():
 
 
 def test_what_waits_for_no_proof():
-    """attestation.md 9: initialize, server/discover, ping and lists; nothing else that a client may ask."""
+    """Without proof: initialize, server/discover, ping and lists; nothing else that a client may ask."""
     free = {row.name for row in methods.CLIENT_REQUESTS if not row.effectful}
     lists = {row.name for row in methods.CLIENT_REQUESTS if row.lists is not None}
     assert free == {"initialize", "server/discover", "ping"} | lists

@@ -1,4 +1,4 @@
-"""Strict parsing. Rows W1 to W6 of attacks.md, on the parser."""
+"""Strict parsing. Attacks W1 to W6, on the parser."""
 
 from __future__ import annotations
 
@@ -173,10 +173,10 @@ def test_other_encodings(codec: str):
 
 
 @pytest.mark.attack("W5")
-def test_utf7_polyglot_is_read_as_the_ascii_that_it_is():
-    """W5: +AG4- is four characters of a key, which is not name."""
+def test_utf7_polyglot_is_a_lookalike():
+    """W5: +AG4-ame is another key than name, but a reader of UTF-7 takes it for that."""
     text = b'{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"nosuch","+AG4-ame":"echo"}}'
-    assert parsed(text).params["name"] == "nosuch"
+    assert "looks like 'name'" in refused(text).message
 
 
 @pytest.mark.attack("W5")

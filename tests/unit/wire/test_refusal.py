@@ -24,7 +24,7 @@ CALLER = "Claude Code 2.1.328 (L1, sha256 ab12cd34\u2026, via zsh)"
 
 
 def text(**changes: str | None) -> str:
-    """The example of mediation.md, with changes."""
+    """The example of README, with changes."""
     values = {
         "method": "tools/call",
         "name": "create_issue",
@@ -37,7 +37,7 @@ def text(**changes: str | None) -> str:
 
 
 def test_text_of_the_example():
-    """The two lines of mediation.md."""
+    """The two lines of README."""
     assert text() == (
         'attestd refused tools/call "create_issue" on "github": no grant for '
         "Claude Code 2.1.328 (L1, sha256 ab12cd34\u2026, via zsh).\n"
@@ -98,7 +98,7 @@ def test_text_of_every_cause(cause: Cause):
 def test_text_without_name_caller_or_advice():
     """What is not there leaves no gap."""
     assert text(name="", caller="", code=None) == 'attestd refused tools/call on "github": no grant for the caller.'
-    assert text(code=None, decision="d-1").endswith("\nSee why: attestctl why d-1")
+    assert text(code=None, decision="d-1").endswith("\nSee why: attestctl explain d-1")
     assert text(cause=Cause.UNPROVEN, code=None).endswith("\nTry again.")
 
 

@@ -1,0 +1,1 @@
+"""The composition root: configuration, wiring, life cycle, control server, demo."""

@@ -1,0 +1,448 @@
+"""The composition root: one object that owns every part and wires them together. It decides nothing itself.
+
+Order of a start, each step refusing with an error that says what to do: directories, settings, servers, policy, audit
+log, grants (checked against the log), launcher, control socket, listeners. Stopping goes the other way. A reload
+builds everything new that can be refused first, and changes nothing if any of it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections import deque
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from attestd import __version__
+from attestd.appraisal.digests import Naming
+from attestd.appraisal.model import AttestationResult
+from attestd.audit.log import AuditLogFile
+from attestd.audit.protocol import Entry
+from attestd.daemon.approvals import Approvals
+from attestd.daemon.backs import Backs, ServerImage
+from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
+from attestd.daemon.installation import Installation, find_installation
+from attestd.daemon.paths import Paths, policy_directory, private_directory
+from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.sessions import SessionCaller, SessionInfo
+from attestd.decision.engine import Engine
+from attestd.decision.model import Deny, ServerFacts, ToolFacts
+from attestd.enforcement.bindings import Bindings
+from attestd.enforcement.connection import Connection, Link
+from attestd.enforcement.link import LinkOwner, StreamLink
+from attestd.enforcement.listener import Admission, Listener, listen
+from attestd.enforcement.proof import Proof
+from attestd.enforcement.session import Session
+from attestd.enforcement.shared import SharedServer
+from attestd.enforcement.workers import Workers
+from attestd.errors import AttestdError, AuditUnavailableError, Cause, NothingToDoError
+from attestd.evidence.model import Peer
+from attestd.evidence.protocol import Kernel, Recorder
+from attestd.grants.model import Grant
+from attestd.launch.protocol import Launcher
+from attestd.mediation import Appraiser, Attested, Mediator
+from attestd.wire.lists import tool_hints
+from attestd.wire.model import ListKind
+
+SWEEP_S = 0.5
+"""How often sessions are looked at without a message: an exec ends one within this time."""
+FLUSH_S = 5.0
+WORKERS = 8
+LAST_ERRORS = 20
+
+
+class Front(msgspec.Struct, kw_only=True):
+    """One served server."""
+
+    settings: ServerSettings
+    listener: Listener
+    path: Path
+    bindings: Bindings
+    shared: SharedServer | None = None
+    image: ServerImage | None = None
+    trouble: str = ""
+
+
+class Daemon:
+    """One running attestd. Everything but evidence collection happens on the loop's thread."""
+
+    def __init__(self, *, paths: Paths, kernel: Kernel, recorder: Recorder, launcher: Launcher, host_id: str) -> None:
+        self.paths = paths
+        self.recorder = recorder
+        self.kernel = kernel
+        self.launcher = launcher
+        self.started = time.time()
+        self.loop = asyncio.get_running_loop()
+        self.workers = Workers(WORKERS, "evidence")
+        self.errors: deque[tuple[datetime, str]] = deque(maxlen=LAST_ERRORS)
+        self.fronts: dict[str, Front] = {}
+        self.sessions: dict[Connection, SessionInfo] = {}
+        self.tools: dict[str, dict[str, ToolFacts]] = {}
+        self.generation = 0
+        self.grants_version = 0
+        self.installation: Installation = find_installation()
+        self._timers: list[asyncio.TimerHandle] = []
+        private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
+        private_directory(paths.state, 0o700)
+        self.settings: Settings = load_settings(paths.config_file)
+        self.host_id = self.settings.identity.host_id or host_id
+        self.naming = Naming(trust_domain=self.settings.identity.trust_domain, host_id=self.host_id)
+        servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+        self.policy: Policy = load_policy(policy_directory(), paths.policies, self.host_id)
+        limits = self.settings.limits
+        self.admission = Admission(connections=limits.connections_per_uid, attesting=limits.attesting_per_uid)
+        self.audit = AuditLogFile(
+            paths.audit, f"attestd.local/{self.host_id[:16]}", high_water=paths.state / "audit.head"
+        )
+        try:
+            self.approvals = Approvals(self)
+            self.backs = Backs(
+                loop=self.loop,
+                launcher=launcher,
+                kernel=kernel,
+                workers=self.workers,
+                attest_seconds=lambda: self.settings.limits.attest_seconds,
+                seen=self._server_seen,
+            )
+            self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
+            self._activate(self.policy)
+            private_directory(paths.runtime, 0o700 if paths.user_mode else 0o755)
+            private_directory(paths.sockets, 0o700 if paths.user_mode else 0o755)
+            for server in servers.values():
+                self.open_front(server)
+        except BaseException:
+            self._close_fronts()
+            self.audit.close()
+            raise
+        self._later(SWEEP_S, self._sweep)
+        self._later(FLUSH_S, self._flush)
+
+    # -- for sessions (``sessions.Desk``) ---------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """Of the active generation."""
+        return self.policy.engine
+
+    @property
+    def mode(self) -> str:
+        """``user`` or ``system``."""
+        return "user" if self.paths.user_mode else "system"
+
+    @property
+    def appraiser(self) -> Appraiser:
+        """Reference values of the active generation."""
+        references = self.installation.references(user_mode=self.paths.user_mode)
+        return Appraiser(table=self.policy.table, references=references, naming=self.naming)
+
+    def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
+        """The caller's own grants on this server."""
+        return self.approvals.store.index.own(result, server)
+
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
+        """Count a use, or use up."""
+        self.approvals.use(grants, session, now_ns)
+
+    def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
+        """Put a refused wish on the list."""
+        return self.approvals.pend(caller, method, name, deny, now_ns)
+
+    # -- servers ----------------------------------------------------------------------------------------------------
+
+    def open_front(self, server: ServerSettings) -> Front:
+        """Listen for one server. Raises ConfigurationError."""
+        path = self.paths.sockets / f"{server.name}.sock"
+        sock = listen(path)
+        listener = Listener(
+            loop=self.loop,
+            sock=sock,
+            server=server.name,
+            kernel=self.kernel,
+            appraiser=lambda: self.appraiser,
+            workers=self.workers,
+            attest_seconds=lambda: self.settings.limits.attest_seconds,
+            admission=self.admission,
+            open_session=partial(self._open_session, server.name),
+            refused=self._turned_away,
+        )
+        front = Front(settings=server, listener=listener, path=path, bindings=Bindings())
+        if server.shared:
+            limits = self.settings.limits.wire()
+            front.shared = SharedServer(self.loop, partial(self._open_stream, server), limits, __version__)
+        self.fronts[server.name] = front
+        return front
+
+    def close_front(self, name: str, cause: Cause, text: str) -> Front:
+        """Stop serving one server; its sessions end."""
+        front = self._front(name)
+        del self.fronts[name]
+        front.listener.close()
+        front.path.unlink(missing_ok=True)
+        for connection, info in list(self.sessions.items()):
+            if info.server == name:
+                connection.close(cause, text)
+        if front.shared is not None:
+            front.shared.close()
+        self.tools.pop(name, None)
+        return front
+
+    def _server_seen(self, name: str, image: ServerImage) -> None:
+        """An attested back end, before a byte is passed to it."""
+        front = self.fronts.get(name)
+        if front is not None:
+            front.image = image
+            front.trouble = ""
+        self.record(
+            Entry(
+                kind="hop",
+                server=name,
+                method="server",
+                verdict="ok",
+                pid=image.pid,
+                uid=image.uid,
+                detail={"image": image.describe},
+            )
+        )
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    def _open_session(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+        try:
+            self._start_session(self._front(server), sock, peer, attested, old_bytes)
+        except BaseException as error:
+            attested.watch.close()
+            sock.close()
+            self.admission.leave(peer.uid)
+            if not isinstance(error, AttestdError):
+                raise
+            self.trouble(f"cannot open a session on {server}: {error.message}")
+
+    def _front(self, server: str) -> Front:
+        front = self.fronts.get(server)
+        if front is None:
+            raise NothingToDoError(f"cannot find the server {server!r}", hint="list them with: attestctl servers list")
+        return front
+
+    def _start_session(self, front: Front, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+        settings = front.settings
+        now_ns = time.time_ns()
+        result = attested.result
+        session_id = secrets.token_hex(6)
+        digest = self.audit.caller(caller_body(attested), now_ns)
+        self.audit.append(
+            Entry(
+                kind="session",
+                id=session_id,
+                session=session_id,
+                server=settings.name,
+                method="open",
+                caller=digest,
+                verdict="ok",
+                uid=peer.uid,
+                pid=peer.pid,
+                detail={"level": result.level},
+            ),
+            now_ns,
+        )
+        caller = SessionCaller(
+            desk=self,
+            server=ServerFacts(name=settings.name, transport=settings.transport),
+            session=session_id,
+            evidence=attested.evidence,
+            result=result,
+            digest=digest,
+            watch=attested.watch,
+            now_ns=now_ns,
+        )
+        limits = self.settings.limits.wire()
+        session = Session(
+            mediator=Mediator(caller, self.audit),
+            proof=Proof(relayed=attested.relayed, old_bytes=old_bytes, challenge=f"attestd-{secrets.token_hex(16)}"),
+            bindings=front.bindings,
+            owner=(result.uid, result.program, result.chain),
+            limits=limits,
+            shared=settings.shared,
+            learn=partial(self._learn, settings.name),
+        )
+        caller.revision = lambda: session.revision
+        caller.calls = lambda: session.calls
+        connection = Connection(
+            loop=self.loop,
+            sock=sock,
+            session=session,
+            watch=attested.watch,
+            peer_pid=peer.pid,
+            limits=limits,
+            open_link=partial(self._open_link, front),
+            ended=self._session_ended,
+        )
+        self.sessions[connection] = SessionInfo(
+            id=session_id,
+            server=settings.name,
+            connection=connection,
+            caller=caller,
+            peer=peer,
+            since=datetime.now(UTC),
+        )
+
+    def _session_ended(self, connection: Connection, cause: str, text: str) -> None:
+        info = self.sessions.pop(connection, None)
+        if info is None:
+            return
+        self.admission.leave(info.peer.uid)
+        self.record(
+            Entry(
+                kind="session",
+                id=info.id,
+                session=info.id,
+                server=info.server,
+                method="close",
+                caller=info.caller.digest,
+                verdict="end",
+                cause=cause,
+                uid=info.peer.uid,
+                pid=info.peer.pid,
+                detail={"why": text[:256], "calls": connection.session.calls, "denials": connection.session.denials},
+            )
+        )
+
+    async def _open_link(self, front: Front, connection: Connection) -> Link:
+        try:
+            if front.shared is not None:
+                return await front.shared.attach(connection)
+            return await self._open_stream(front.settings, connection)
+        except AttestdError as error:
+            front.trouble = error.message
+            self.trouble(error.message)
+            raise
+
+    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> StreamLink:
+        back = await self.backs.open(server)
+        return StreamLink(self.loop, back, owner, self.settings.limits.wire())
+
+    def _learn(self, server: str, kind: ListKind, result: dict[str, Any]) -> None:
+        if kind is ListKind.TOOLS:
+            hints = {
+                name: msgspec.convert(hint, ToolFacts, from_attributes=True)
+                for name, hint in tool_hints(result).items()
+            }
+            self.tools.setdefault(server, {}).update(hints)
+
+    def _turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
+        """A connection that never became a session."""
+        self.record(
+            Entry(
+                kind="session",
+                server=server,
+                method="open",
+                verdict="deny",
+                cause=cause.value,
+                uid=-1 if peer is None else peer.uid,
+                pid=0 if peer is None else peer.pid,
+                detail={"why": text[:256]},
+            )
+        )
+
+    def changed(self) -> None:
+        """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
+        self.grants_version += 1
+        for connection in list(self.sessions):
+            connection.grants_changed()
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+
+    def record(self, entry: Entry) -> int:
+        """Append what is not before an effect; a failure is trouble, not an exception. The sequence number, or -1."""
+        try:
+            return self.audit.append(entry, time.time_ns())
+        except AuditUnavailableError as error:
+            self.trouble(error.message)
+            return -1
+
+    def trouble(self, text: str) -> None:
+        """Remember an error for ``status``."""
+        self.errors.append((datetime.now(UTC), text))
+
+    def reload(self) -> tuple[str, ...]:
+        """Read settings, servers and policy again; what changed, in words. Raises, and then nothing changed."""
+        settings = load_settings(self.paths.config_file)
+        servers = load_servers(self.paths.servers, self.paths.sockets, user_mode=self.paths.user_mode)
+        policy = load_policy(policy_directory(), self.paths.policies, self.host_id)
+        changes: list[str] = []
+        for name in [n for n, f in self.fronts.items() if servers.get(n) != f.settings]:
+            self.close_front(name, Cause.SHUTTING_DOWN, "the server's configuration changed")
+            changes.append(f"server {name}: {'changed' if name in servers else 'removed'}")
+        for name, server in servers.items():
+            if name not in self.fronts:
+                self.open_front(server)
+                changes.append(f"server {name}: open")
+        if settings != self.settings:
+            changes.append("settings: changed")
+        self.settings = settings
+        self.admission.set_limits(
+            connections=settings.limits.connections_per_uid, attesting=settings.limits.attesting_per_uid
+        )
+        if policy.engine.generation != self.policy.engine.generation or policy.table != self.policy.table:
+            changes.append("policy: changed")
+            self._activate(policy)
+        return tuple(changes)
+
+    def _activate(self, policy: Policy) -> None:
+        self.policy = policy
+        self.generation += 1
+        digest = policy.engine.generation
+        self.record(Entry(kind="admin", id=digest, method="policy.activate", verdict="ok", generation=self.generation))
+        self.changed()
+
+    def _sweep(self) -> None:
+        for connection in list(self.sessions):
+            connection.tick()
+        self._later(SWEEP_S, self._sweep)
+
+    def _flush(self) -> None:
+        try:
+            self.approvals.flush()
+        except AttestdError as error:
+            self.trouble(error.message)
+        if self.audit.last_error is not None:
+            self.trouble(self.audit.last_error.message)
+        self._later(FLUSH_S, self._flush)
+
+    def _later(self, seconds: float, call: Any) -> None:
+        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > self.loop.time()]
+        self._timers.append(self.loop.call_later(seconds, call))
+
+    def _close_fronts(self) -> None:
+        for name in list(self.fronts):
+            self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping")
+
+    def abandon(self) -> None:
+        """Undo a start that could not be finished."""
+        for timer in self._timers:
+            timer.cancel()
+        self._close_fronts()
+        self.workers.shutdown()
+        self.approvals.close()
+        self.audit.close()
+
+    async def close(self) -> None:
+        """End everything in order; what was recorded is on disk when this returns."""
+        for timer in self._timers:
+            timer.cancel()
+        self._close_fronts()
+        await self.launcher.close()
+        self.workers.shutdown()
+        self.record(Entry(kind="log", id="stop"))
+        self.approvals.close()
+        self.audit.close()
+
+
+def caller_body(attested: Attested) -> bytes:
+    """The content-addressed body of a ``caller`` record."""
+    return msgspec.json.encode({"result": attested.result, "evidence": attested.evidence})

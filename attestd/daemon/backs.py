@@ -1,0 +1,237 @@
+"""Opening back ends: a started process with its pipes, or a Unix socket with an attested listener.
+
+attestd attests the server too. A started child's image is read once it runs; on a Unix socket the kernel names the
+process that listens. A stranger (wrong uid, wrong program) gets not one byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from attestd.daemon.config import ServerSettings
+from attestd.enforcement.connection import ServerError
+from attestd.enforcement.workers import TooSlowError, Workers
+from attestd.errors import AttestdError, Cause, EvidenceError
+from attestd.evidence.model import Evidence
+from attestd.evidence.protocol import Collected, Kernel
+from attestd.launch.protocol import Backend, Command, Launcher
+
+CONNECT_S = 5.0
+BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ServerImage(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the program behind a back end."""
+
+    pid: int
+    uid: int
+    path: str
+    sha256: str | None
+    program: str = ""
+    """Script or module that an interpreter runs, with its digest."""
+
+    @property
+    def describe(self) -> str:
+        """For the audit log and ``servers show``."""
+        return f"pid {self.pid} uid {self.uid} {self.path} sha256 {self.sha256 or 'unreadable'}{self.program}"
+
+
+class StdioBack:
+    """A started server."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._backend: Backend | None = None
+        self._exit = ""
+        self.read_fd = -1
+        self.write_fd = -1
+        self.describe = ""
+
+    async def start(self, launcher: Launcher) -> int:
+        """Start it; the pid. Raises AttestdError."""
+        self._backend = await launcher.start(self._command, self._exited)
+        self.read_fd = self._backend.stdout_fd
+        self.write_fd = self._backend.stdin_fd
+        return self._backend.pid
+
+    def finish(self) -> None:
+        """No more requests."""
+        if self._backend is not None:
+            self._backend.finish()
+
+    def stop(self) -> None:
+        """End it."""
+        if self._backend is not None:
+            backend, self._backend = self._backend, None
+            backend.stop()
+
+    def failure(self) -> str:
+        """Why it ended, as far as known."""
+        tail = self._backend.stderr_tail() if self._backend is not None else ""
+        last = tail.strip().splitlines()[-1:] or [""]
+        said = f": {last[0][:200]}" if last[0] else ""
+        return f"the server {self._exit or 'closed its output'}{said}"
+
+    def _exited(self, text: str) -> None:
+        self._exit = text
+
+
+class UnixBack:
+    """A connection to a server that listens on a Unix socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.read_fd = sock.fileno()
+        self.write_fd = self.read_fd
+        self.describe = ""
+
+    def finish(self) -> None:
+        """No more requests."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # it has closed already
+
+    def stop(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def failure(self) -> str:
+        """Why it ended, as far as known."""
+        return "the server closed the connection"
+
+
+class Backs:
+    """Opens back ends and says who they are."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        launcher: Launcher,
+        kernel: Kernel,
+        workers: Workers,
+        attest_seconds: Callable[[], float],
+        seen: Callable[[str, ServerImage], None],
+    ) -> None:
+        """``seen(server, image)`` is told of every attested back end before a byte is passed; it may raise."""
+        self._loop = loop
+        self._launcher = launcher
+        self._kernel = kernel
+        self._workers = workers
+        self._attest_seconds = attest_seconds
+        self._seen = seen
+
+    async def open(self, server: ServerSettings) -> StdioBack | UnixBack:
+        """An opened and attested back end. Raises ServerError."""
+        return await (self._stdio(server) if server.transport == "stdio" else self._unix(server))
+
+    async def _stdio(self, server: ServerSettings) -> StdioBack:
+        back = StdioBack(Command(argv=server.command, env=environment(server), cwd=server.cwd))
+        try:
+            pid = await back.start(self._launcher)
+            evidence = await self._collect(partial(self._kernel.collect_pid, pid))
+            self._admit(server, back, evidence)
+        except ServerError:
+            back.stop()
+            raise
+        except EvidenceError as error:
+            text = back.failure() if error.cause is Cause.PEER_GONE else error.message
+            back.stop()
+            raise ServerError(Cause.SERVER_UNAVAILABLE, f"server {server.name!r} did not stay: {text}") from error
+        except AttestdError as error:
+            raise ServerError(
+                Cause.SERVER_UNAVAILABLE, f"cannot start server {server.name!r}: {error.message}", hint=error.hint
+            ) from error
+        return back
+
+    async def _unix(self, server: ServerSettings) -> UnixBack:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        back = UnixBack(sock)
+        try:
+            await asyncio.wait_for(self._loop.sock_connect(sock, server.socket), CONNECT_S)
+            peer = self._kernel.peer(sock.fileno())
+            _demand_uid(server, peer.uid)
+            held = sock.dup()  # what hangs keeps a socket of its own
+            evidence = await self._collect(partial(self._kernel.collect, held.fileno(), peer), held.close)
+            self._admit(server, back, evidence)
+        except ServerError:
+            back.stop()
+            raise
+        except EvidenceError as error:
+            back.stop()
+            raise ServerError(
+                Cause.SERVER_UNTRUSTED, f"cannot attest the server on {server.socket}: {error.message}"
+            ) from error
+        except (OSError, TimeoutError) as error:
+            back.stop()
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not accept"
+            raise ServerError(Cause.SERVER_UNAVAILABLE, f"cannot connect to {server.socket}: {reason}") from error
+        return back
+
+    async def _collect(self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None) -> Evidence:
+        def late(collected: Collected | None) -> None:
+            release()
+            if collected is not None:
+                collected.watch.close()
+
+        seconds = self._attest_seconds()
+        try:
+            collected = await self._workers.run(collect, seconds=seconds, late=late)
+        except asyncio.CancelledError:  # ``late`` lets go
+            raise
+        except TooSlowError as error:
+            text = f"a file or process of the server did not answer within {seconds:g} s"
+            raise ServerError(Cause.SERVER_UNAVAILABLE, text) from error
+        except BaseException:
+            release()
+            raise
+        late(collected)
+        return collected.evidence
+
+    def _admit(self, server: ServerSettings, back: StdioBack | UnixBack, evidence: Evidence) -> None:
+        link = evidence.chain[0]
+        script = link.script
+        image = ServerImage(
+            pid=link.pid,
+            uid=link.uids[1],
+            path=link.exe.path if link.exe is not None else "unreadable",
+            sha256=link.exe.sha256 if link.exe is not None else None,
+            program=f" {script.kind} {script.name} sha256 {script.sha256}" if script is not None else "",
+        )
+        wanted = server.peer.exe_sha256
+        if wanted is not None and image.sha256 != wanted:
+            text = f"server {server.name!r} runs sha256 {image.sha256 or 'unreadable'}, expected {wanted}"
+            raise ServerError(Cause.SERVER_UNTRUSTED, text)
+        back.describe = image.describe
+        self._seen(server.name, image)
+
+
+def _demand_uid(server: ServerSettings, uid: int) -> None:
+    expected = {server.peer.uid} if server.peer.uid is not None else {os.geteuid(), 0}
+    if uid not in expected:
+        wanted = " or ".join(str(each) for each in sorted(expected))
+        text = f"uid {uid} listens on {server.socket}, expected uid {wanted}"
+        raise ServerError(Cause.SERVER_UNTRUSTED, text, hint="set server.peer.uid if that is right")
+
+
+def environment(server: ServerSettings) -> tuple[tuple[str, str], ...]:
+    """The whole environment of a started server: who it is and where programs are, then what its file says.
+
+    Nothing of the daemon's or the caller's environment is inherited.
+    """
+    try:
+        entry = pwd.getpwuid(os.getuid())
+        home, name = entry.pw_dir, entry.pw_name
+    except KeyError:
+        home, name = "/", str(os.getuid())
+    values = {"PATH": BASE_PATH, "HOME": home, "USER": name, "LOGNAME": name, "LANG": "C.UTF-8", **server.env}
+    return tuple(values.items())

@@ -1,0 +1,247 @@
+"""Configuration files: strict, and every error names file, key or line, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from attestd.errors import ConfigurationError
+from attestd.wire.model import Limits
+
+SERVER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+SOCKET_PATH_BYTES = 107
+"""sun_path holds 108 bytes with its terminating zero."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[limits]``: every limit carries its unit."""
+
+    message_bytes: int = 16 * 1024 * 1024
+    """Largest message of a client or server, bytes."""
+    depth: int = 64
+    """Deepest nesting of arrays and objects in a message."""
+    open_requests: int = 256
+    """Requests without an answer on one connection."""
+    held_bytes: int = 1024 * 1024
+    """Bytes of messages that wait on one connection until the client has answered the challenge."""
+    connections_per_uid: int = 1024
+    """Open connections of one user, to all servers together."""
+    attesting_per_uid: int = 256
+    """Connections of one user that wait to be attested."""
+    attest_seconds: float = 20.0
+    """How long collecting evidence may take: a file system that does not answer ends in a refusal."""
+
+    def wire(self) -> Limits:
+        """The part that one session needs."""
+        return Limits(
+            message_bytes=self.message_bytes,
+            depth=self.depth,
+            open_requests=self.open_requests,
+            held_bytes=self.held_bytes,
+        )
+
+
+class ApprovalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[approval]``."""
+
+    approvers: tuple[str, ...] = ()
+    """Program digests that may approve besides root and clean chains; for automation and throw-away instances."""
+    code_minutes: int = 15
+    """How long an approval code lives after the last refusal that it stands for, minutes."""
+
+
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[identity]``: how SPIFFE IDs are named."""
+
+    trust_domain: str = "attestd.local"
+    """The trust domain in every SPIFFE ID."""
+    host_id: str = ""
+    """Empty: derived from the machine id."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """attestd.toml."""
+
+    limits: LimitSettings = LimitSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    identity: IdentitySettings = IdentitySettings()
+    note: str = ""
+    """Shown by ``attestctl status``: what this instance is for."""
+
+
+class BackPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who must answer on a Unix-socket back end."""
+
+    uid: int | None = None
+    """None: the daemon's own uid, or root."""
+    exe_sha256: str | None = None
+    """Digest that its executable must have, 64 hex digits; it counts for started servers too."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]`` of one file in servers.d."""
+
+    name: str
+    """What clients and people call it; also the name of its socket."""
+    transport: Literal["stdio", "unix"]
+    """`stdio`: attestd starts `command`; `unix`: it connects to `socket`."""
+    command: tuple[str, ...] = ()
+    """The program and its arguments, for `stdio`."""
+    env: dict[str, str] = {}
+    """Environment besides the standard one; nothing is inherited."""
+    cwd: str = "/"
+    """Working directory of the server."""
+    socket: str = ""
+    """Absolute path of the server's own socket, for `unix`."""
+    peer: BackPeer = BackPeer()
+    run_as: str = "caller"
+    """Only `caller` in user mode: servers run as you."""
+    shared: bool = False
+    """One back end for all callers instead of one for each connection."""
+
+
+class _ServerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    server: ServerSettings
+
+
+T = TypeVar("T")
+
+
+def load_settings(path: Path) -> Settings:
+    """attestd.toml; a missing file is all defaults."""
+    return _load(path, Settings) if path.exists() else Settings()
+
+
+def load_servers(directory: Path, sockets: Path, *, user_mode: bool) -> dict[str, ServerSettings]:
+    """Every ``*.toml`` of ``directory`` by server name. A missing directory is no server."""
+    servers: dict[str, ServerSettings] = {}
+    files: dict[str, Path] = {}
+    for path in sorted(directory.glob("*.toml")) if directory.is_dir() else ():
+        server = _load(path, _ServerFile).server
+        validate_server(server, path, sockets, user_mode=user_mode)
+        if server.name in servers:
+            raise ConfigurationError(
+                f"{path}: server {server.name!r} is already defined in {files[server.name]}",
+                hint="give one of them another name, or remove it",
+            )
+        servers[server.name] = server
+        files[server.name] = path
+    return servers
+
+
+def validate_server(server: ServerSettings, path: Path, sockets: Path, *, user_mode: bool) -> None:
+    """What the types cannot say. Raises ConfigurationError."""
+
+    def refuse(key: str, found: object, expected: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{path}: server.{key}: found {found!r}, expected {expected}", hint="correct the file"
+        )
+
+    stdio, unix = server.transport == "stdio", server.transport == "unix"
+    words = (*server.command, *server.env, *server.env.values(), server.cwd)
+    long = len(os.fsencode(sockets / f"{server.name}.sock")) > SOCKET_PATH_BYTES
+    rules: tuple[tuple[bool, str, object, str], ...] = (
+        (
+            not SERVER_NAME.match(server.name),
+            "name",
+            server.name,
+            "1 to 64 of a-z 0-9 . _ -, the first a letter or digit",
+        ),
+        (long, "name", server.name, f"a socket path of at most {SOCKET_PATH_BYTES} bytes under {sockets}"),
+        (stdio and not server.command, "command", list(server.command), "the program and its arguments"),
+        (stdio and bool(server.socket), "socket", server.socket, "no socket for transport stdio"),
+        (
+            unix and not server.socket.startswith("/"),
+            "socket",
+            server.socket,
+            "the absolute path of the server's socket",
+        ),
+        (unix and bool(server.command), "command", list(server.command), "no command: attestd does not start it"),
+        (any("\0" in word for word in words), "command", "a NUL character", "text without NUL"),
+        (user_mode and server.run_as != "caller", "run_as", server.run_as, '"caller": user mode starts servers as you'),
+        (not user_mode and stdio, "transport", server.transport, '"unix": system mode does not start servers yet'),
+    )
+    for broken, key, found, expected in rules:
+        if broken:
+            raise refuse(key, found, expected)
+
+
+def write_server(directory: Path, server: ServerSettings) -> Path:
+    """Add one server file, written whole or not at all."""
+    path = directory / f"{server.name}.toml"
+    lines = ["[server]", f"name = {_toml(server.name)}", f"transport = {_toml(server.transport)}"]
+    if server.command:
+        lines.append("command = [" + ", ".join(_toml(word) for word in server.command) + "]")
+    if server.env:
+        lines.append("env = { " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in server.env.items()) + " }")
+    if server.socket:
+        lines.append(f"socket = {_toml(server.socket)}")
+    lines += [
+        f"cwd = {_toml(server.cwd)}",
+        f"run_as = {_toml(server.run_as)}",
+        f"shared = {str(server.shared).lower()}",
+    ]
+    if server.peer.uid is not None or server.peer.exe_sha256 is not None:
+        lines.append("[server.peer]")
+        lines += [f"uid = {server.peer.uid}"] if server.peer.uid is not None else []
+        lines += [f"exe_sha256 = {_toml(server.peer.exe_sha256)}"] if server.peer.exe_sha256 is not None else []
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = directory / f".{server.name}.new"
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _toml(text: str) -> str:
+    escaped = "".join(
+        c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" if c not in '"\\' else f"\\{c}" for c in text
+    )
+    return f'"{escaped}"'
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"cannot read {path}: {reason}", hint="correct the file or its mode") from error
+    try:
+        return msgspec.convert(tomllib.loads(text), kind, strict=True)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}", hint="correct the file") from error
+    except msgspec.ValidationError as error:
+        allowed = _allowed(kind, str(error))
+        raise ConfigurationError(
+            f"{path}: {error}{_line(text, str(error))}", hint=allowed or "correct the file"
+        ) from error
+
+
+def _line(text: str, error: str) -> str:
+    found = re.search(r"unknown field `([^`]+)`", error) or re.search(r"`\$\.(?:.*\.)?([\w-]+)(?:\[[^`]*)?`", error)
+    if found is None:
+        return ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*\[?(?:[\w-]+\.)*{re.escape(found[1])}\b", line):
+            return f" (line {number})"
+    return ""
+
+
+def _allowed(kind: type, error: str) -> str:
+    """The keys that may stand where an unknown one was found."""
+    found = re.search(r"unknown field `[^`]+`(?: - at `\$\.?([^`]*)`)?", error)
+    if found is None:
+        return ""
+    current: type = kind
+    for part in filter(None, (found[1] or "").split(".")):
+        for field in msgspec.structs.fields(current):
+            if field.name == part and isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+                current = field.type
+    return "allowed here: " + ", ".join(field.name for field in msgspec.structs.fields(current))

@@ -1,0 +1,134 @@
+"""The checks of ``attestctl doctor``: what the kernel offers, what is weak here, and how to mend it.
+
+ok: as it should be. warn: works, with less assurance; the detail says what is lost. fail: something must be done.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from attestd.control.replies import Check
+from attestd.daemon.app import Daemon
+
+FIXED_SQLITE = (3, 51, 3)
+"""From here on two writers in WAL mode are safe; before, exactly one connection may write, which is what attestd
+has."""
+ESSENTIAL = frozenset({"pidfd"})
+YEAR_2020 = 1_577_836_800
+
+
+def checks(daemon: Daemon) -> tuple[Check, ...]:
+    """Every check, in a fixed order."""
+    return (*_kernel(daemon), *_sockets(daemon), *_files(daemon), *_servers(daemon), *_rest(daemon))
+
+
+def _kernel(daemon: Daemon) -> Iterator[Check]:
+    for feature in daemon.kernel.features():
+        status = "ok" if feature.present else "fail" if feature.name in ESSENTIAL else "warn"
+        yield Check(
+            name=f"kernel {feature.name}",
+            status=status,
+            detail=feature.detail,
+            remedy="" if feature.present else feature.remedy,
+        )
+    state, reason = daemon.recorder.state()
+    yield Check(name="recorder", status="ok" if state == "on" else "warn", detail=f"{state}: {reason}")
+
+
+def _sockets(daemon: Daemon) -> Iterator[Check]:
+    paths = daemon.paths
+    for path in (paths.runtime, paths.sockets):
+        yield _owned(path, writable_by_others=False)
+    for name, front in sorted(daemon.fronts.items()):
+        try:
+            found = front.path.lstat()
+        except OSError as error:
+            yield Check(
+                name=f"socket {name}",
+                status="fail",
+                detail=f"{front.path}: {error.strerror}",
+                remedy="attestctl reload",
+            )
+            continue
+        good = stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
+        yield Check(
+            name=f"socket {name}",
+            status="ok" if good else "fail",
+            detail=str(front.path) if good else f"{front.path} is not our socket any more",
+            remedy="" if good else "find out who replaced it, then restart attestd",
+        )
+
+
+def _owned(path: Path, *, writable_by_others: bool) -> Check:
+    found = path.lstat()
+    good = found.st_uid == os.geteuid() and (writable_by_others or not found.st_mode & 0o022)
+    return Check(
+        name=f"directory {path}",
+        status="ok" if good else "fail",
+        detail=f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}",
+        remedy="" if good else f"it must belong to uid {os.geteuid()} and nobody else may write it",
+    )
+
+
+def _files(daemon: Daemon) -> Iterator[Check]:
+    yield _owned(daemon.paths.state, writable_by_others=False)
+    yield _owned(daemon.paths.config, writable_by_others=False)
+    space = os.statvfs(daemon.paths.state)
+    free = space.f_bavail * space.f_frsize
+    low = free < 256 << 20
+    yield Check(
+        name="disk",
+        status="warn" if low else "ok",
+        detail=f"{free >> 20} MiB free for the audit log",
+        remedy="make room: without an audit record nothing is forwarded" if low else "",
+    )
+    error = daemon.audit.last_error
+    yield Check(
+        name="audit",
+        status="ok" if error is None else "fail",
+        detail=f"{daemon.audit.head().size} records" if error is None else error.message,
+        remedy="" if error is None else error.hint,
+    )
+
+
+def _servers(daemon: Daemon) -> Iterator[Check]:
+    for name, front in sorted(daemon.fronts.items()):
+        yield Check(
+            name=f"server {name}",
+            status="fail" if front.trouble else "ok",
+            detail=front.trouble or (front.image.describe if front.image else "not started yet"),
+            remedy=f"see attestctl servers show {name}" if front.trouble else "",
+        )
+
+
+def _rest(daemon: Daemon) -> Iterator[Check]:
+    version = tuple(int(part) for part in sqlite3.sqlite_version.split("."))
+    fixed = version >= FIXED_SQLITE
+    yield Check(
+        name="sqlite",
+        status="ok",
+        detail=f"{sqlite3.sqlite_version}"
+        + ("" if fixed else "; with one writing connection its WAL bug cannot occur"),
+    )
+    sane = time.time() > YEAR_2020
+    yield Check(
+        name="clock",
+        status="ok" if sane else "fail",
+        detail=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        remedy="" if sane else "set the clock",
+    )
+    yield Check(name="policy", status="ok", detail=f"generation {daemon.generation}: {', '.join(daemon.policy.files)}")
+    approvers = len(daemon.settings.approval.approvers)
+    yield Check(
+        name="approvers",
+        status="warn" if approvers else "ok",
+        detail=f"{approvers} programs may approve by configuration" if approvers else "only people may approve",
+        remedy="empty approval.approvers unless this is a throw-away instance" if approvers else "",
+    )
+    for when, text in list(daemon.errors)[-3:]:
+        yield Check(name="last errors", status="warn", detail=f"{when:%H:%M:%S} {text}", remedy="see attestctl status")

@@ -1,0 +1,117 @@
+"""``attestd``: run the daemon, check its configuration, show the main job."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from attestd import __version__
+from attestd.daemon.config import load_servers, load_settings
+from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
+from attestd.errors import AttestdError, ConfigurationError, ExitCode
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: attestd run --user")
+@click.version_option(__version__, prog_name="attestd")
+def main() -> None:
+    """Make "local" an identity: attest every caller of the MCP servers here, and mediate every call."""
+
+
+@main.command(epilog="Example: attestd run --user")
+@click.option("--user", is_flag=True, help="Serve this user only, from the XDG directories.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Another attestd.toml; servers.d and policy.d lie beside it."
+)
+def run(*, user: bool, config: Path | None) -> None:
+    """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads its configuration."""
+    _guarded(lambda: _run(_paths(user=user, config=config)))
+
+
+@main.command("check-config", epilog="Example: attestd check-config --user")
+@click.option("--user", is_flag=True, help="Check the files of user mode.")
+@click.option("--config", type=click.Path(path_type=Path), help="Another attestd.toml.")
+def check_config(*, user: bool, config: Path | None) -> None:
+    """Read every configuration file and say what is wrong; exit 0 means that the daemon would start with it."""
+    _guarded(lambda: _check(_paths(user=user, config=config)))
+
+
+@main.command(epilog="Example: attestd demo </dev/null")
+def demo() -> None:
+    """Show the main job on real input in a throw-away instance; on a terminal, keep it until Enter."""
+    from attestd.daemon.demo.story import run_demo  # noqa: PLC0415 - only this command needs it
+
+    _guarded(lambda: run_demo(stay=sys.stdin.isatty() and sys.stdout.isatty()))
+
+
+def _paths(*, user: bool, config: Path | None) -> Paths:
+    paths = user_paths() if user else system_paths()
+    if config is None:
+        return paths
+    if not config.is_file():
+        raise ConfigurationError(f"cannot read {config}: there is no such file", hint="name an existing file")
+    resolved = config.resolve()
+    if resolved.name != "attestd.toml":
+        raise ConfigurationError(f"cannot use {config}: its name must be attestd.toml", hint="rename the file")
+    return Paths(config=resolved.parent, state=paths.state, runtime=paths.runtime, user_mode=paths.user_mode)
+
+
+def _check(paths: Paths) -> None:
+    from attestd.daemon.policy import load_policy  # noqa: PLC0415 - the policy engine takes a while to load
+
+    settings = load_settings(paths.config_file)
+    servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+    policy = load_policy(policy_directory(), paths.policies, settings.identity.host_id or "check")
+    click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
+
+
+def _run(paths: Paths) -> None:
+    if sys.platform != "linux":
+        raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
+    if not paths.user_mode:
+        raise ConfigurationError(
+            "cannot run as a system service: this version runs in user mode", hint="start it with: attestd run --user"
+        )
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    import uvloop  # noqa: PLC0415 - only the daemon needs it
+
+    uvloop.run(_serve(paths))
+
+
+async def _serve(paths: Paths) -> None:
+    from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
+
+    serving = Serving(paths)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, serving.reload_signalled)
+    click.echo(
+        f"attestd {__version__} serves {len(serving.daemon.fronts)} servers for uid {paths.runtime.stat().st_uid}",
+        err=True,
+    )
+    try:
+        await stop.wait()
+    finally:
+        await serving.close()
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Run ``work`` and turn errors for people into text and exit code."""
+    try:
+        work()
+    except AttestdError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.FAILED)

@@ -1,0 +1,157 @@
+"""Live sessions: what mediation needs to know of one caller, and what people are shown of it.
+
+``SessionCaller`` implements ``mediation.Caller``. It links the caller's own grants when it connects and again
+whenever grants or policy change (the engine itself leaves out those that have run out); a decision never sees a stale
+set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from attestd.appraisal.model import AttestationResult
+from attestd.decision.engine import Engine
+from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts, Verdict
+from attestd.decision.subject import Subject
+from attestd.enforcement.connection import Connection
+from attestd.errors import Cause
+from attestd.evidence.model import Evidence, Peer
+from attestd.evidence.protocol import Watch
+from attestd.grants.match import match
+from attestd.grants.model import Grant
+from attestd.grants.runs import runs
+from attestd.wire.model import CallRequest, Target
+
+HOUR_NS = 3_600_000_000_000
+ARGV_WORDS = 16
+ARGV_LETTERS = 256
+
+
+class Desk(Protocol):
+    """The part of the daemon that a caller's decisions need."""
+
+    @property
+    def engine(self) -> Engine:
+        """Of the active generation."""
+
+    grants_version: int
+    """Changes with every grant, revocation, renewal and policy change."""
+    generation: int
+    tools: dict[str, dict[str, ToolFacts]]
+    """By server, then tool: from the server's own list."""
+
+    def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
+        """The caller's own grants on this server, ended ones too."""
+
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
+        """Count a use; uses up a ``once`` grant. Raises AttestdError: then the effect must not happen."""
+
+    def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
+        """Put a refused wish on the list."""
+
+
+class SessionCaller:
+    """One attested caller on one server."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        server: ServerFacts,
+        session: str,
+        evidence: Evidence,
+        result: AttestationResult,
+        digest: str,
+        watch: Watch,
+        now_ns: int,
+    ) -> None:
+        self.result = result
+        self.digest = digest
+        self.server = server.name
+        self.session = session
+        self.mode = "enforce"
+        self.evidence = slim(evidence)
+        self.runs = runs(evidence, result)
+        self.revision: Callable[[], str | None] = lambda: None
+        """The negotiated protocol version, once the session can tell."""
+        self.calls: Callable[[], int] = lambda: 0
+        self._desk = desk
+        self._facts = server
+        self._watch = watch
+        self._version = -1
+        self._subject: Subject
+        self._link(now_ns)
+
+    @property
+    def generation(self) -> int:
+        """Of the policy that decides now."""
+        return self._desk.generation
+
+    def verify(self, writer_pid: int) -> Cause | None:
+        """Step 4."""
+        return self._watch.verify(writer_pid)
+
+    def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
+        """Step 5 for one target."""
+        del request  # raw arguments never enter a decision
+        if self._version != self._desk.grants_version:
+            self._link(now_ns)
+        tool = self._desk.tools.get(self.server, {}).get(target.name) if target.kind == "tool" else None
+        return self._desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns))
+
+    def context(self, now_ns: int) -> RequestContext:
+        """The typed context; hour and weekday in UTC, Monday is 0."""
+        hours = now_ns // HOUR_NS
+        return RequestContext(
+            protocol_version=self.revision() or "",
+            transport=self._facts.transport,
+            hour=hours % 24,
+            weekday=(hours // 24 + 3) % 7,
+            now_ns=now_ns,
+            args_sha256="",
+            args_size=0,
+            calls_in_session=self.calls(),
+        )
+
+    def pend(self, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
+        """The approval code of a refused wish."""
+        return self._desk.pend(self, method, name, deny, now_ns)
+
+    def permitted(self, permit: Permit, now_ns: int) -> None:
+        """Count the use of the determining grants."""
+        if permit.grants:
+            self._desk.use_grants(permit.grants, self.session, now_ns)
+
+    @property
+    def subject(self) -> Subject:
+        """The linked caller, for explanations."""
+        return self._subject
+
+    def _link(self, now_ns: int) -> None:
+        self._version = self._desk.grants_version
+        found = match(self.result, self.server, self._desk.own_grants(self.result, self.server), now_ns)
+        self._subject = self._desk.engine.subject(self.result, self.evidence, found)
+
+
+class SessionInfo(msgspec.Struct, kw_only=True):
+    """One live session, for ``ps`` and for whoever must end it."""
+
+    id: str
+    server: str
+    connection: Connection
+    caller: SessionCaller
+    peer: Peer
+    since: datetime
+
+
+def slim(evidence: Evidence) -> Evidence:
+    """The evidence with argument lists cut short: a session keeps it for as long as it lives."""
+    links = tuple(
+        msgspec.structs.replace(link, argv=tuple(word[:ARGV_LETTERS] for word in link.argv[:ARGV_WORDS]))
+        for link in evidence.chain
+    )
+    return msgspec.structs.replace(evidence, chain=links)

@@ -1,0 +1,1 @@
+"""The policy enforcement point: listeners, connections and links (I/O); session, proof and bindings (pure)."""

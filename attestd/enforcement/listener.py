@@ -1,0 +1,267 @@
+"""One listening socket for one server: accept, limit, attest, open a session.
+
+The socket has SO_PASSCRED set before it listens, so every accepted connection inherits it and every read names its
+writer. Limits per uid come before attestation, because attestation is the expensive step. A caller that cannot be
+attested at all is told so in one JSON-RPC error and disconnected; one that can, but holds nothing, gets a session in
+which everything is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import termios
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from attestd.enforcement.workers import TooSlowError, Workers
+from attestd.errors import Cause, ConfigurationError, EvidenceError
+from attestd.evidence.model import Peer
+from attestd.evidence.protocol import Kernel
+from attestd.mediation import Appraiser, Attested, attest
+from attestd.wire.model import REFUSED
+from attestd.wire.refusal import CLAUSES, error_line, shown
+
+BACKLOG = 512
+SO_PASSCRED = 16
+"""Linux; the standard library has the name on Linux only."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class Admission:
+    """Connection limits per uid, for all servers together."""
+
+    def __init__(self, *, connections: int, attesting: int) -> None:
+        """``connections`` per uid that are open; ``attesting`` per uid that wait for attestation."""
+        self._limit = connections
+        self._waiting_limit = attesting
+        self._open: Counter[int] = Counter()
+        self._waiting: Counter[int] = Counter()
+
+    def set_limits(self, *, connections: int, attesting: int) -> None:
+        """Other limits from now on; what is open stays."""
+        self._limit = connections
+        self._waiting_limit = attesting
+
+    def enter(self, uid: int) -> bool:
+        """Count a new connection in, unless the uid has too many."""
+        if self._open[uid] >= self._limit or self._waiting[uid] >= self._waiting_limit:
+            return False
+        self._open[uid] += 1
+        self._waiting[uid] += 1
+        return True
+
+    def attested(self, uid: int) -> None:
+        """The expensive step is over."""
+        self._waiting[uid] -= 1
+
+    def leave(self, uid: int) -> None:
+        """The connection has ended."""
+        self._open[uid] -= 1
+        if self._open[uid] <= 0:
+            del self._open[uid]
+            del self._waiting[uid]
+
+
+OpenSession = Callable[[socket.socket, Peer, Attested, int], None]
+"""Takes over the socket: peer, attestation, and the number of bytes that were queued when it ended."""
+
+
+class Listener:
+    """The front of one server."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        server: str,
+        kernel: Kernel,
+        appraiser: Callable[[], Appraiser],
+        workers: Workers,
+        attest_seconds: Callable[[], float],
+        admission: Admission,
+        open_session: OpenSession,
+        refused: Callable[[str, Peer | None, Cause, str], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._server = server
+        self._kernel = kernel
+        self._appraiser = appraiser
+        self._workers = workers
+        self._attest_seconds = attest_seconds
+        self._admission = admission
+        self._open_session = open_session
+        self._refused = refused
+        self._tasks: set[asyncio.Task[None]] = set()
+        loop.add_reader(sock.fileno(), self._acceptable)
+
+    def close(self) -> None:
+        """Stop accepting; open sessions stay."""
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _acceptable(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # out of descriptors: refuse by waiting, and say so
+            self._refused(self._server, None, Cause.LIMIT_CONNECTIONS, f"cannot accept: {error.strerror}")
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.call_later(0.1, self._retry)
+            return
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        try:
+            # 0 the kernel's word, and the limits
+            peer = self._kernel.peer(connection.fileno())
+        except EvidenceError as error:
+            self._turn_away(connection, None, error.cause, error.message)
+            return
+        except OSError as error:
+            self._turn_away(connection, None, _ours(error), f"cannot ask the kernel for the peer: {error.strerror}")
+            return
+        if not self._admission.enter(peer.uid):
+            self._turn_away(connection, peer, Cause.LIMIT_CONNECTIONS, f"uid {peer.uid} has too many connections")
+            return
+        task = self._loop.create_task(self._attest(connection, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _retry(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.add_reader(self._sock.fileno(), self._acceptable)
+
+    async def _attest(self, connection: socket.socket, peer: Peer) -> None:
+        seconds = self._attest_seconds()
+        try:
+            attested = await self._workers.run(
+                attest,
+                self._kernel,
+                connection.fileno(),
+                peer,
+                self._appraiser(),
+                seconds=seconds,
+                late=partial(self._late, connection, peer),
+            )
+        except asyncio.CancelledError:  # ``_late`` lets go: the thread still uses the socket
+            raise
+        except TooSlowError:
+            text = f"a file or process of the caller did not answer within {seconds:g} s"
+            self._tell(connection, peer, Cause.UNATTESTABLE, text)
+            return
+        except EvidenceError as error:
+            self._leave(peer)
+            self._turn_away(connection, peer, error.cause, error.message)
+            return
+        except OSError as error:
+            self._leave(peer)
+            self._turn_away(connection, peer, _ours(error), f"cannot collect evidence: {error.strerror}")
+            return
+        except BaseException:
+            self._leave(peer)
+            connection.close()
+            raise
+        self._admission.attested(peer.uid)
+        self._open_session(connection, peer, attested, queued_bytes(connection))
+
+    def _late(self, connection: socket.socket, peer: Peer, attested: Attested | None) -> None:
+        """An attestation that nobody waits for has ended."""
+        self._leave(peer)
+        connection.close()
+        if attested is not None:
+            attested.watch.close()
+
+    def _leave(self, peer: Peer) -> None:
+        self._admission.attested(peer.uid)
+        self._admission.leave(peer.uid)
+
+    def _turn_away(self, connection: socket.socket, peer: Peer | None, cause: Cause, text: str) -> None:
+        self._tell(connection, peer, cause, text)
+        connection.close()
+
+    def _tell(self, connection: socket.socket, peer: Peer | None, cause: Cause, text: str) -> None:
+        """Refuse in one line and end the stream; the descriptor stays open."""
+        self._refused(self._server, peer, cause, text)
+        data = {"cause": cause.value, "server": self._server}
+        said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
+        with contextlib.suppress(OSError):  # nobody is there to be told
+            connection.send(error_line(None, REFUSED, said, data))
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _ours(error: OSError) -> Cause:
+    """The refusal for a lack of our own: it says nothing about the caller."""
+    return Cause.LIMIT_CONNECTIONS if error.errno in EXHAUSTED else Cause.INTERNAL
+
+
+def queued_bytes(connection: socket.socket) -> int:
+    """Bytes that wait to be read on a stream socket (FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, b"\0" * 4))[0])
+
+
+def listen(path: Path) -> socket.socket:
+    """A non-blocking listener at ``path`` that passes credentials.
+
+    Its mode is 0666, because identity is attested and not filtered by mode.
+
+    A stale socket of our own is replaced; one that answers, or that is somebody else's, is a ConfigurationError.
+    """
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        found = None
+    if found is not None:
+        if not stat.S_ISSOCK(found.st_mode):
+            raise ConfigurationError(
+                f"cannot listen on {path}: something that is not a socket is there", hint="move it away"
+            )
+        if found.st_uid != os.geteuid():
+            raise ConfigurationError(
+                f"cannot listen on {path}: the socket there belongs to uid {found.st_uid}, not to uid {os.geteuid()}",
+                hint="find out who made it before you remove it",
+            )
+        if _answers(path):
+            raise ConfigurationError(
+                f"cannot listen on {path}: another process listens there", hint="stop the other attestd first"
+            )
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+        before = os.umask(0o111)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"cannot listen on {path}: {error.strerror}", hint="check the directory and its owner"
+        ) from error
+    return sock
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True

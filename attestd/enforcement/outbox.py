@@ -1,0 +1,114 @@
+"""Bytes on their way to one descriptor, without blocking and without loss.
+
+``write`` tries at once and queues what the kernel does not take; the loop sends the rest when it can. ``congested``
+turns true above the high mark, and ``relieved`` is called once when the queue has fallen below the low mark again:
+that is the whole of backpressure. A closed or broken descriptor calls ``broken`` once and swallows the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+
+HIGH_BYTES = 1 << 20
+LOW_BYTES = 1 << 18
+
+
+class Outbox:
+    """The write side of one non-blocking descriptor."""
+
+    __slots__ = ("_broken", "_closing", "_fd", "_loop", "_queue", "_relieved", "_waiting", "queued")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, fd: int, *, relieved: Callable[[], None], broken: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._relieved = relieved
+        self._broken = broken
+        self._queue: deque[memoryview] = deque()
+        self._waiting = False
+        self._closing: Callable[[], None] | None = None
+        self.queued = 0
+        """Bytes that wait."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the other side should stop producing."""
+        return self.queued > HIGH_BYTES
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send now or later, in order."""
+        if self._fd < 0 or self._closing is not None:
+            return
+        view = memoryview(data)
+        if not self._queue:
+            try:
+                sent = os.write(self._fd, view)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._break()
+                return
+            if sent == len(view):
+                return
+            view = view[sent:]
+        self._queue.append(view)
+        self.queued += len(view)
+        if not self._waiting:
+            self._waiting = True
+            self._loop.add_writer(self._fd, self._flush)
+
+    def finish(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when everything queued has been sent (or cannot be); nothing may be written after this."""
+        if not self._queue or self._fd < 0:
+            self.discard()
+            done()
+        else:
+            self._closing = done
+
+    def discard(self) -> None:
+        """Forget what waits and let go of the descriptor, which belongs to the caller."""
+        if self._fd >= 0 and self._waiting:
+            self._loop.remove_writer(self._fd)
+        self._fd = -1
+        self._waiting = False
+        self._queue.clear()
+        self.queued = 0
+
+    def _flush(self) -> None:
+        was_high = self.queued > LOW_BYTES
+        while self._queue:
+            view = self._queue[0]
+            try:
+                sent = os.write(self._fd, view)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self._break()
+                return
+            self.queued -= sent
+            if sent < len(view):
+                self._queue[0] = view[sent:]
+                break
+            self._queue.popleft()
+        if not self._queue:
+            self._waiting = False
+            self._loop.remove_writer(self._fd)
+            if self._closing is not None:
+                done, self._closing = self._closing, None
+                self.discard()
+                done()
+                return
+        if was_high and self.queued <= LOW_BYTES:
+            self._relieved()
+
+    def _break(self) -> None:
+        done, self._closing = self._closing, None
+        self.discard()
+        if done is not None:
+            done()
+        else:
+            self._broken()

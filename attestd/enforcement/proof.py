@@ -1,0 +1,79 @@
+"""Whether bytes are older than the attestation (docs/adr/0007).
+
+An attacker can write a request and then execute a granted program: the kernel then names the granted program for
+bytes that it never wrote. Two proofs, both without the recorder:
+
+- On a direct socket nothing is read before the attestation ended, and what was queued at that moment is counted. Bytes
+  beyond that count were written by the attested image, because the image is checked again with every message.
+- Through a relay the count proves nothing: older bytes may wait in the relay's standard input. There a request is
+  proven when it follows the answer to a challenge that was sent after the attestation, or when it echoes such a
+  challenge.
+
+What is not proven is never served, only refused with the advice to send it again. Pure; the challenge comes from
+outside.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ProofState(StrEnum):
+    """Where a session stands."""
+
+    POSITION = "position"
+    """Direct socket: the position in the stream decides."""
+    OPEN = "open"
+    """Relay: no challenge sent yet."""
+    CHALLENGED = "challenged"
+    PROVEN = "proven"
+
+
+class Proof:
+    """The proof of one session. Offsets count bytes of the client's stream from 0."""
+
+    def __init__(self, *, relayed: bool, old_bytes: int, challenge: str) -> None:
+        self._old = old_bytes
+        self.secret = challenge
+        self.state = ProofState.OPEN if relayed else ProofState.POSITION
+
+    @property
+    def pending(self) -> bool:
+        """Whether an answer of the client may still prove something."""
+        return self.state in (ProofState.OPEN, ProofState.CHALLENGED)
+
+    def holds(self, start: int) -> bool:
+        """Whether a message that starts at offset ``start`` was written by the attested image."""
+        if self.state is ProofState.POSITION or self.state is ProofState.PROVEN:
+            return start >= self._old
+        return False
+
+    def challenge(self) -> str | None:
+        """The challenge to send now, once; None if it was sent or none is needed."""
+        if self.state is not ProofState.OPEN:
+            return None
+        self.state = ProofState.CHALLENGED
+        return self.secret
+
+    def echo(self) -> str | None:
+        """The challenge for a modern retry; may be sent with every request until it is answered."""
+        if self.state in (ProofState.OPEN, ProofState.CHALLENGED):
+            self.state = ProofState.CHALLENGED
+            return self.secret
+        return None
+
+    def answered(self, challenge: str | int | None, end: int) -> bool:
+        """An answer that names ``challenge`` ended at offset ``end``. True if it is the proof."""
+        if self.state is not ProofState.CHALLENGED or challenge != self.secret:
+            return False
+        self.state = ProofState.PROVEN
+        self._old = end
+        return True
+
+    def echoed(self, challenge: str | None, start: int) -> bool:
+        """A request that starts at ``start`` carries ``challenge``. True if that is the proof, for itself too."""
+        if self.state is not ProofState.CHALLENGED or challenge != self.secret:
+            return False
+        self.state = ProofState.PROVEN
+        self._old = start
+        return True

@@ -1,0 +1,1 @@
+"""The documentation. Its reference pages are generated: see ``docs.generate``."""

@@ -1,0 +1,43 @@
+"""The list of attacks and the tests stand side by side: no row without a test."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+ROWS = {
+    **{f"I{number}": f"test_i{number:02}_" for number in range(1, 24) if number != 21},
+}
+"""Rows about who calls and the files that show them. I21 (TCP) is not in this version: there is no TCP listener."""
+
+
+def marked(path: Path) -> set[str]:
+    """Rows that the ``attack`` marks of a file name, on the module, its tests or their parameters."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if call.func.attr == "attack" and call.args and isinstance(call.args[0], ast.Constant)
+    }
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_its_file(row: str):
+    """One file is named after the row, carries its mark and nobody else's, and has tests."""
+    files = list(HERE.glob(f"{ROWS[row]}*.py"))
+    assert len(files) == 1
+    assert marked(files[0]) == {row}
+    functions = (node for node in ast.parse(files[0].read_text()).body if isinstance(node, ast.FunctionDef))
+    assert any(function.name.startswith("test_") for function in functions)
+
+
+def test_every_file_names_its_row():
+    """No file of this directory is without an ``attack`` mark."""
+    files = [path for path in HERE.glob("test_*.py") if path.name != Path(__file__).name]
+    assert files
+    assert [path.name for path in files if not marked(path)] == []
