@@ -31,7 +31,7 @@ class Server:
         self.seen: list[dict[str, Any]] = []
         self.waiting: Message | None = None
 
-    def answer(self, message: Message) -> bytes:  # noqa: PLR0911 - one return per method
+    def answer(self, message: Message) -> bytes:
         """The line for one message, or nothing."""
         if message.kind is Kind.RESULT:
             return self.challenge_answered(message)

@@ -114,7 +114,7 @@ class Connection:
             if hanging is not None:
                 hanging[0].send({"id": params["requestId"], "result": text("cancelled")})
 
-    def result(self, message_id: Any, method: str, params: Message) -> Message | None:  # noqa: PLR0911 - a table of methods
+    def result(self, message_id: Any, method: str, params: Message) -> Message | None:
         world = self.world
         match method:
             case "initialize":

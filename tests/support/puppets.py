@@ -5,6 +5,7 @@ Every puppet has a connection of its own to the test, and ends when that is clos
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -32,6 +33,8 @@ while True:
         line += part
     word, *rest = line.decode().split()
     if word == 'fork':
+        if rest:
+            with open('/proc/sys/kernel/ns_last_pid', 'w') as last: last.write(str(int(rest[0]) - 1))
         if os.fork() == 0:
             s.close(); s = fresh(); s.sendall(b'%d\\n' % os.getpid())
         continue
@@ -60,12 +63,13 @@ class Puppet:
         self._stage = stage
         self._door = door
         self.pid = pid
+        self.ended = False
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         self.start_ns = int(fields[19]) * TICK_NS
 
-    def fork(self) -> Puppet:
-        """A child."""
-        self._door.sendall(b"fork\n")
+    def fork(self, pid: int | None = None) -> Puppet:
+        """A child; with ``pid``, root's puppet tries to make it use that pid, which others may be quicker to take."""
+        self._door.sendall(b"fork\n" if pid is None else b"fork %d\n" % pid)
         return self._stage.entered()
 
     def tell(self, words: str) -> None:
@@ -84,6 +88,7 @@ class Puppet:
         self._door.sendall(b"exit\n")
         select.select([pidfd], [], [], 10)
         os.close(pidfd)
+        self.ended = True
         self.close()
 
     def close(self) -> None:
@@ -138,10 +143,9 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         pidfds = []
         for puppet in self._puppets:
-            try:
-                pidfds.append(os.pidfd_open(puppet.pid))
-            except ProcessLookupError:
-                continue
+            if not puppet.ended:
+                with contextlib.suppress(OSError):
+                    pidfds.append(os.pidfd_open(puppet.pid))
         for puppet in self._puppets:
             puppet.close()
         for child in self._children:

@@ -9,5 +9,5 @@ from collections.abc import Callable
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Return once ``condition`` holds; raise TimeoutError if it never does."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the condition is state of the code under test, which has no event for it
+        while not condition():
             await asyncio.sleep(0.001)

@@ -1,0 +1,1 @@
+"""The kernel's process events by netlink: lineage without BPF, the fallback."""
