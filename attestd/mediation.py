@@ -35,7 +35,7 @@ from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.appraisal.references import References
 from attestd.audit.protocol import AuditLog, Entry
 from attestd.decision.model import Deny, Permit, Verdict
-from attestd.errors import AuditUnavailableError, Cause
+from attestd.errors import AttestdError, AuditUnavailableError, Cause
 from attestd.evidence.model import Evidence, Peer
 from attestd.evidence.protocol import Kernel, Watch
 from attestd.wire.model import CallRequest, Kind, Message, Refusal, Target, WireError
@@ -265,11 +265,11 @@ class Mediator:
         try:
             entry = self._entry("hop", method, target.name, verdict, clock, 0)
             self._audit.append(entry, clock.now_ns)
-        except AuditUnavailableError:
+            if isinstance(verdict, Permit):
+                self._caller.permitted(verdict, clock.now_ns)
+                return True
+        except AttestdError:  # it cannot be recorded, or the grant was used up meanwhile
             return False
-        if isinstance(verdict, Permit):
-            self._caller.permitted(verdict, clock.now_ns)
-            return True
         self._caller.pend(method, target.name, verdict, clock.now_ns)
         return False
 

@@ -30,7 +30,14 @@ from attestd.control.usermode import NOT_PROTECTED
 from attestd.daemon import explanations, views
 from attestd.daemon.app import Daemon
 from attestd.daemon.approvals import Approver
-from attestd.daemon.config import BackPeer, ServerSettings, validate_server, write_server
+from attestd.daemon.config import (
+    BackPeer,
+    ServerSettings,
+    remove_server,
+    server_file,
+    validate_server,
+    write_server,
+)
 from attestd.daemon.doctor import checks
 from attestd.errors import Cause, ConfigurationError, EvidenceError, NothingToDoError, NotPermittedError
 from attestd.evidence.model import Evidence
@@ -244,7 +251,7 @@ class Answers:
         daemon = self._daemon
         removed = self._server(request.name)
         self._act(caller, "server.remove", request.name, {})
-        (daemon.paths.servers / f"{request.name}.toml").unlink(missing_ok=True)
+        remove_server(daemon.paths.servers, request.name)
         daemon.close_front(request.name, Cause.SHUTTING_DOWN, "the server was removed")
         return removed
 
@@ -340,10 +347,11 @@ class Answers:
 
     async def _look(self, caller: Caller, pid: int | None) -> tuple[Evidence, AttestationResult]:
         daemon = self._daemon
+        pid = caller.pid if pid is None else pid
         try:
             collected = await daemon.workers.run(
                 daemon.kernel.collect_pid,
-                caller.pid if pid is None else pid,
+                pid,
                 seconds=daemon.settings.limits.attest_seconds,
                 late=lambda late: late.watch.close() if late is not None else None,
             )
@@ -365,7 +373,7 @@ class Answers:
         front = self._daemon.fronts.get(name)
         if front is None:
             raise NothingToDoError(f"cannot find the server {name!r}", hint="list them with: attestctl servers list")
-        return views.server(front, self._daemon.paths.servers / f"{name}.toml", self._counts().get(name, 0))
+        return views.server(front, server_file(self._daemon.paths.servers, name), self._counts().get(name, 0))
 
     def _counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -102,6 +102,10 @@ class Daemon:
         )
         try:
             self.approvals = Approvals(self)
+        except BaseException:
+            self.audit.close()
+            raise
+        try:
             self.backs = Backs(
                 loop=self.loop,
                 launcher=launcher,
@@ -118,6 +122,7 @@ class Daemon:
                 self.open_front(server)
         except BaseException:
             self._close_fronts()
+            self.approvals.close()
             self.audit.close()
             raise
         self._later(SWEEP_S, self._sweep)

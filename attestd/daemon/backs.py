@@ -150,6 +150,9 @@ class Backs:
             raise ServerError(
                 Cause.SERVER_UNAVAILABLE, f"cannot start server {server.name!r}: {error.message}", hint=error.hint
             ) from error
+        except BaseException:
+            back.stop()
+            raise
         return back
 
     async def _unix(self, server: ServerSettings) -> UnixBack:
@@ -175,6 +178,9 @@ class Backs:
             back.stop()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not accept"
             raise ServerError(Cause.SERVER_UNAVAILABLE, f"cannot connect to {server.socket}: {reason}") from error
+        except BaseException:
+            back.stop()
+            raise
         return back
 
     async def _collect(self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None) -> Evidence:

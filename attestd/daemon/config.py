@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -17,23 +17,25 @@ SERVER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its terminating zero."""
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[limits]``: every limit carries its unit."""
 
-    message_bytes: int = 16 * 1024 * 1024
+    message_bytes: Positive = 16 * 1024 * 1024
     """Largest message of a client or server, bytes."""
-    depth: int = 64
+    depth: Positive = 64
     """Deepest nesting of arrays and objects in a message."""
-    open_requests: int = 256
+    open_requests: Positive = 256
     """Requests without an answer on one connection."""
-    held_bytes: int = 1024 * 1024
+    held_bytes: Positive = 1024 * 1024
     """Bytes of messages that wait on one connection until the client has answered the challenge."""
-    connections_per_uid: int = 1024
+    connections_per_uid: Positive = 1024
     """Open connections of one user, to all servers together."""
-    attesting_per_uid: int = 256
+    attesting_per_uid: Positive = 256
     """Connections of one user that wait to be attested."""
-    attest_seconds: float = 20.0
+    attest_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """How long collecting evidence may take: a file system that does not answer ends in a refusal."""
 
     def wire(self) -> Limits:
@@ -51,7 +53,7 @@ class ApprovalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     approvers: tuple[str, ...] = ()
     """Program digests that may approve besides root and clean chains; for automation and throw-away instances."""
-    code_minutes: int = 15
+    code_minutes: Positive = 15
     """How long an approval code lives after the last refusal that it stands for, minutes."""
 
 
@@ -132,6 +134,29 @@ def load_servers(directory: Path, sockets: Path, *, user_mode: bool) -> dict[str
         servers[server.name] = server
         files[server.name] = path
     return servers
+
+
+def server_file(directory: Path, name: str) -> Path:
+    """The file that defines a server, whatever it is called; ``NAME.toml`` if none does."""
+    usual = directory / f"{name}.toml"
+    for path in (usual, *sorted(directory.glob("*.toml"))):
+        try:
+            if path.is_file() and _load(path, _ServerFile).server.name == name:
+                return path
+        except ConfigurationError:
+            continue  # it defines nothing; the next start says why
+    return usual
+
+
+def remove_server(directory: Path, name: str) -> None:
+    """Remove the file that defines a server. Raises ConfigurationError."""
+    path = server_file(directory, name)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot remove {path}: {error.strerror}", hint="check the directory's mode"
+        ) from error
 
 
 def validate_server(server: ServerSettings, path: Path, sockets: Path, *, user_mode: bool) -> None:

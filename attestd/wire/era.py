@@ -74,4 +74,7 @@ def client_name(message: Message) -> str | None:
         return None
     version = info.get("version")
     text = f"{info['name'][:_NAME_CHARACTERS]} {version[:_NAME_CHARACTERS]}" if type(version) is str else info["name"]
-    return "".join(char if char.isprintable() else "?" for char in text[:_NAME_CHARACTERS]) or None
+    text = text[:_NAME_CHARACTERS]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in text)
+    return text or None

@@ -24,7 +24,9 @@ TESTED_BY = {
     "errors.py": "tests/architecture/test_reference.py",
     "evidence/model.py": "tests/unit/kernel/test_kernel.py",
     "evidence/protocol.py": "tests/unit/kernel/test_kernel.py",
+    "evidence/recorder.py": "tests/contract/test_recorders.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
+    "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
         f"evidence/interpreters/{module}.py": "tests/unit/evidence/test_interpreters.py"
         for module in ("bun_deno", "java", "names", "node", "python", "scripting", "shell", "spec")

@@ -168,7 +168,10 @@ def test_a_policy_that_is_wrong(short_tmp: Path):
     """A policy that does not parse or does not fit the schema refuses to start, with file and line, exit 6."""
     instance = bare(Instance(short_tmp))
     (instance.config / "policy.d").mkdir()
-    for text, said in (("permit (principal", "line 1"), ('@id("x")\npermit(principal, action, resource) when { principal.nosuch };\n', "nosuch")):
+    for text, said in (
+        ("permit (principal", "line 1"),
+        ('@id("x")\npermit(principal, action, resource) when { principal.nosuch };\n', "nosuch"),
+    ):
         (instance.config / "policy.d" / "mine.cedar").write_text(text)
         result = instance.run("attestd", "run", "--user")
         assert result.returncode == 6
@@ -323,7 +326,9 @@ def test_a_server_that_prints_to_its_output(instance: Instance):
         assert client.initialize()["result"]["serverInfo"]["name"] == "garbage"
 
 
-@pytest.mark.parametrize(("server", "words"), [("flood", "lines that are not MCP"), ("endless", "a message above 16777216 bytes")])
+@pytest.mark.parametrize(
+    ("server", "words"), [("flood", "lines that are not MCP"), ("endless", "a message above 16777216 bytes")]
+)
 def test_a_server_that_floods_its_output(instance: Instance, server: str, words: str):
     """It is ended with the reason, its process too, and the daemon's memory stays bounded."""
     assert instance.process is not None

@@ -60,8 +60,13 @@ def _desk() -> Iterator[Desk]:
         desk = Desk(instance)
         git = shutil.which("git")
         assert git is not None
-        for words in (["init", "-q", str(desk.repository)], ["-C", str(desk.repository), *GIT, "commit", "-q", "--allow-empty", "-m", "first"]):
-            subprocess.run([git, *(GIT if words[0] == "init" else []), *words], check=True, cwd=root, env=instance.environment)
+        for words in (
+            ["init", "-q", str(desk.repository)],
+            ["-C", str(desk.repository), *GIT, "commit", "-q", "--allow-empty", "-m", "first"],
+        ):
+            subprocess.run(
+                [git, *(GIT if words[0] == "init" else []), *words], check=True, cwd=root, env=instance.environment
+            )
         instance.server("time", command=[str(SCRIPTS / "mcp-server-time"), "--local-timezone", "UTC"])
         instance.server("git", command=[str(SCRIPTS / "mcp-server-git"), "--repository", str(desk.repository)])
         everything = [sys.executable, str(SUPPORT / "sdk_server.py")]
@@ -209,9 +214,11 @@ def test_server_requests_need_a_grant(desk: Desk, mode: str):
 @pytest.mark.parametrize("mode", MODES)
 def test_server_requests_with_a_grant(desk: Desk, mode: str):
     """With a grant that accepts them, all three are asked and answered, in either era's way."""
-    assert desk.good(
-        "mcp", mode, "asking", ["call", "greet", {}], ["call", "think", {}], ["call", "where", {}]
-    ) == ["hello Ada", "it says 42", "file:///work/here"]
+    assert desk.good("mcp", mode, "asking", ["call", "greet", {}], ["call", "think", {}], ["call", "where", {}]) == [
+        "hello Ada",
+        "it says 42",
+        "file:///project/here",
+    ]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -24,7 +24,15 @@ def listening(instance: Instance, name: str, *prefix: str) -> Iterator[Path]:
     """The echo server behind a socket of its own; ``prefix`` starts it as somebody else."""
     path = instance.root / f"{name}.listen"
     script = instance.script("echo_server.py", ECHO)
-    words = [*prefix, sys.executable, str(SUPPORT / "unix_server.py"), str(path), sys.executable, str(script), str(instance.calls)]
+    words = [
+        *prefix,
+        sys.executable,
+        str(SUPPORT / "unix_server.py"),
+        str(path),
+        sys.executable,
+        str(script),
+        str(instance.calls),
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"

@@ -40,7 +40,7 @@ async def sample(*_: Any) -> CreateMessageResult:
 
 async def roots(*_: Any) -> ListRootsResult:
     """Where the client works."""
-    return ListRootsResult(roots=[Root(uri="file:///work/here")])
+    return ListRootsResult(roots=[Root(uri="file:///project/here")])
 
 
 async def logged(params: Any) -> None:

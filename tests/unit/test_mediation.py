@@ -329,9 +329,7 @@ def test_a_result_is_recorded_under_its_decision():
     bench = Bench(ECHO)
     decision = bench.ask(echo()).decision
     later = bench.clock.later(2_000_000)
-    bench.mediator.result(
-        decision, "tools/call", verdict="ok", size=77, started_ns=bench.clock.now_ns, clock=later
-    )
+    bench.mediator.result(decision, "tools/call", verdict="ok", size=77, started_ns=bench.clock.now_ns, clock=later)
     entry = bench.audit.entries[-1]
     assert (entry.kind, entry.id, entry.verdict, entry.latency_ns) == ("result", decision, "ok", 2_000_000)
     assert entry.detail == {"bytes": 77}

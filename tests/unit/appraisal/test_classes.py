@@ -123,3 +123,20 @@ def test_extension_comes_first():
     assert [entry.link_class for entry in both.entries] == [LinkClass.EDGE, LinkClass.PASS]
     assert both.title_of("npm:a") == "AA"
     assert both.title_of("npm:b") == "B"
+
+
+def test_likely_entries_leave_out_only_what_cannot_match():
+    """For every pair of packages of the shipped table, what is passed over demands another package; order is kept."""
+    shipped = shipped_table()
+    exes = {entry.origin for entry in shipped.entries} | {"npm:unheard-of", ""}
+    scripts = {entry.script_origin for entry in shipped.entries} | {"python:unheard-of", ""}
+    for exe in exes:
+        for script in scripts:
+            likely = shipped.likely(exe, script)
+            assert list(likely) == [entry for entry in shipped.entries if entry in likely]
+            for entry in shipped.entries:
+                other = (entry.origin and entry.origin != exe) or (
+                    entry.script_origin and entry.script_origin != script
+                )
+                assert (entry in likely) is not bool(other)
+    assert len(shipped._index[2]) <= len(exes) * len(scripts)

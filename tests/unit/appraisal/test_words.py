@@ -36,6 +36,9 @@ TABLE = shipped_table()
         ("\U000e0041", "\\U000e0041"),
         ('a" | b · c \\', "a\\x22 \\x7c b \\xb7 c \\x5c"),
         ("x" * 90, "x" * 80 + "…"),
+        ("x" * 79 + "\n\n", "x" * 79 + "\\x0a…"),
+        (" !#[]{}~ ", " !#[]{}~ "),
+        ("\x7f", "\\x7f"),
     ],
 )
 def test_escape(text: str, shown: str):

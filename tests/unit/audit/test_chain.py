@@ -13,6 +13,7 @@ import pytest
 
 from attestd.audit import chain
 from attestd.audit.model import Record, SegmentHeader
+from attestd.audit.protocol import Entry
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors/audit/frames.json").read_text())
 RECORD = Record(
@@ -156,3 +157,14 @@ def test_the_next_whole_frame_is_found_behind_garbage():
     raw = chain.encode_record(bytes(32), RECORD)
     assert chain.find_frame(b"\xc1\x02\x00\x00\x00\x20junk" + raw, 0) == 10
     assert chain.find_frame(b"\xc1\x02junk", 0) is None
+
+
+def test_an_entry_is_written_as_the_record_that_it_becomes():
+    """The quick way through the entry gives byte for byte the pinned frame, so the two can never drift apart."""
+    assert Record.__struct_fields__ == ("seq", "time_ns", *Entry.__struct_fields__)
+    entry = Entry(**{name: getattr(RECORD, name) for name in Entry.__struct_fields__})
+    frame = chain.encode_entry(bytes(range(32)), RECORD.seq, RECORD.time_ns, entry)
+    assert frame.hex() == VECTORS["record"]
+    large = msgspec.structs.replace(entry, body=b"x" * 70_000)
+    record = msgspec.structs.replace(RECORD, body=b"x" * 70_000)
+    assert chain.encode_entry(bytes(32), 7, RECORD.time_ns, large) == chain.encode_record(bytes(32), record)

@@ -134,3 +134,29 @@ def test_a_frontier_that_does_not_fit_the_size_is_refused():
     """A size with three perfect subtrees needs three hashes."""
     with pytest.raises(ValueError, match="expected 3 for size 7"):
         merkle.Tree(7, [b"x" * 32])
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_leaves_by_their_data_give_the_published_roots(size: int):
+    """A leaf that waits for its hash counts at once, and the root is that of leaves hashed one by one."""
+    tree = merkle.Tree()
+    for leaf in VECTORS["leaves"][:size]:
+        tree.append_data(bytes.fromhex(leaf))
+    assert tree.size == size
+    assert tree.root() == ROOTS[size]
+
+
+def test_leaves_by_data_and_by_hash_mix():
+    """Whatever is appended how, and whenever somebody asks, the order stays; many and large leaves do not wait."""
+    data = [bytes([n % 251]) * (5000 if n % 700 == 3 else 30) for n in range(2 * merkle.WAITING_LEAVES + 77)]
+    mixed = merkle.Tree()
+    for number, leaf in enumerate(data):
+        if number % 500 == 9:
+            mixed.append(merkle.leaf_hash(leaf))
+        else:
+            mixed.append_data(leaf)
+        if number % 333 == 0:
+            assert len(mixed.frontier) == mixed.size.bit_count()
+        assert len(mixed._waiting) < merkle.WAITING_LEAVES
+        assert all(len(waiting) <= merkle.WAITING_BYTES for waiting in mixed._waiting)
+    assert mixed.root() == merkle.root_of([merkle.leaf_hash(leaf) for leaf in data])

@@ -79,8 +79,8 @@ async def test_a_session_is_recorded_from_open_to_close(inside: Inside):
     assert closed.detail["calls"] == 2  # type: ignore[attr-defined]
     (decision,) = records(inside, kind="decision", name="echo")
     assert decision.caller == opened.caller  # type: ignore[attr-defined]
-    (caller,) = records(inside, kind="caller")
-    assert b'"evidence"' in caller.body  # type: ignore[attr-defined]
+    (caller,) = query(inside.paths.audit, Filters(kinds=("caller",)))
+    assert b'"evidence"' in caller.record.body
     assert inside.kernel.open == 0
 
 
@@ -182,7 +182,7 @@ async def test_a_reload_closes_what_changed_and_opens_what_is_new(inside: Inside
     path = inside.paths.servers
     (path / "time.toml").write_text(server_text("time", cwd="/tmp"))
     (path / "git.toml").write_text(server_text("git"))
-    assert inside.daemon.reload() == ("server time: changed", "server time: open", "server git: open")
+    assert inside.daemon.reload() == ("server time: changed", "server git: open", "server time: open")
     assert await client.message() is None
     await until(lambda: inside.daemon.sessions == {})
     (path / "git.toml").unlink()

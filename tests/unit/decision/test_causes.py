@@ -64,3 +64,16 @@ def test_first_end():
     assert first_end([make_grant()]) is None
     ends = [make_grant(lifetime="until", until_ns=NOW + minute * MINUTE) for minute in (3, 1, 2)]
     assert first_end(ends) == NOW + MINUTE
+
+
+def test_details_that_only_repeat_their_cause_are_marked():
+    """A refusal leaves them out; those that say more are shown."""
+    tool = Named(action="call_tool", type="Tool", name="x")
+    assert unpermitted(Match(), "time", tool).plain
+    assert unpermitted(Match(linked=(make_grant(),)), "time", tool).plain
+    ask = Named(action="elicit", type="ServerRequest", name="elicitation/create")
+    assert unpermitted(Match(), "time", ask).plain
+    for detail, plain in (("the grant has expired", True), ("the grant was revoked", False)):
+        rejected = Rejected(grant=make_grant(tools=("x",)), cause=Cause.EXPIRED, detail=detail)
+        deny = unpermitted(Match(rejected=(rejected,)), "time", tool)
+        assert (deny.detail, deny.plain) == (detail, plain)

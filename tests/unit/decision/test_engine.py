@@ -435,3 +435,47 @@ def test_context_is_validated_on_every_uncached_call():
     assert isinstance(
         engine.decide(subject, ServerFacts(name="time", transport="stdio"), tool("get"), None, context), Deny
     )
+
+
+def template(action: str, text: str) -> Target:
+    """A URI template."""
+    return Target(action=action, kind="template", name=text)
+
+
+def test_a_template_is_shown_if_a_grant_could_match_one_of_its_uris():
+    """Listing needs one URI that is granted; a policy that forbids the resource forbids the template of that text."""
+    engine = make_engine()
+    subject = make_subject(engine, make_grant(resources=("file:///docs/*", "db://a")))
+    for text, shown in (
+        ("file:///docs/{name}", True),
+        ("file:///{+path}", True),
+        ("db://{name}", True),
+        ("file:///{name}", False),
+        ("http://{host}", False),
+        ("file:///docs/{name", False),
+    ):
+        assert isinstance(ask(engine, subject, template("read_resource", text)), Permit) is shown, text
+    forbidding = make_engine(
+        '@id("no-db")\nforbid (principal, action, resource is Resource) when { resource.scheme == "db" };'
+    )
+    subject = make_subject(forbidding, make_grant(resources=("*",)))
+    assert isinstance(ask(forbidding, subject, template("read_resource", "db://{name}")), Deny)
+    assert isinstance(ask(forbidding, subject, template("read_resource", "file:///{name}")), Permit)
+
+
+def test_a_template_is_completed_only_if_all_of_its_uris_are_granted():
+    """Completion tells which URIs exist, so one granted URI is not enough; the two questions are not confused."""
+    engine = make_engine()
+    subject = make_subject(engine, make_grant(resources=("file:///docs/*", "db://a")))
+    for text, completed in (("file:///docs/{name}", True), ("db://{name}", False), ("file:///{+path}", False)):
+        for _ in range(2):
+            assert isinstance(ask(engine, subject, template("complete", text)), Permit) is completed, text
+            assert isinstance(ask(engine, subject, template("read_resource", text)), Permit), text
+
+
+def test_nothing_but_a_list_or_a_completion_names_a_template():
+    """A template cannot be subscribed to."""
+    engine = make_engine()
+    subject = make_subject(engine, make_grant(resources=("*",)))
+    verdict = ask(engine, subject, template("subscribe", "file:///{name}"))
+    assert isinstance(verdict, Deny)

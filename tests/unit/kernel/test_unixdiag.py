@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,9 @@ async def test_it_works_inside_a_running_event_loop():
 def test_only_socket_links_have_a_socket_inode(text: str, inode: int | None):
     """Link texts of other things give None."""
     assert socket_inode(text) == inode
+
+
+def test_the_daemon_starts_without_pyroute2():
+    """Loading the daemon does not load pyroute2, which is large; the first query does."""
+    script = "import attestd.daemon.service, sys; sys.exit('pyroute2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

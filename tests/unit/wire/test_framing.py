@@ -133,3 +133,14 @@ def test_end_of_stream_inside_an_overlong_line_is_too_large():
     error = framer.finish()
     assert error is not None
     assert error.cause is Cause.TOO_LARGE
+
+
+def test_a_line_above_the_limit_is_known_before_its_end():
+    """Who will not wait for the end of an endless line can tell."""
+    framer = LineFramer(10)
+    assert framer.feed(b"x" * 11) == []
+    assert not framer.overlong  # the eleventh byte may be the CR of a line end
+    framer.feed(b"x")
+    assert framer.overlong
+    framer.feed(b"\nnext")
+    assert not framer.overlong

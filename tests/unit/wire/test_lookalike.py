@@ -77,3 +77,17 @@ def test_foreign_keys_are_bounded():
     PARAMS.demand("params", {f"x{n}": 1 for n in range(256)}, None)
     with pytest.raises(WireError, match="257 unknown keys"):
         PARAMS.demand("params", {f"x{n}": 1 for n in range(257)}, None)
+
+
+@pytest.mark.parametrize("key", ["_Name", "N" + "\u200b" * 100 + "ame", "x" * 65])
+def test_remembering_keys_changes_nothing(key: str):
+    """A key is judged the same the second time, and long ones, which are not remembered, like short ones."""
+    said = []
+    for _ in range(2):
+        try:
+            PARAMS.demand("params", {key: 1}, None)
+            said.append("")
+        except WireError as error:
+            said.append(error.message)
+    assert said[0] == said[1]
+    assert bool(said[0]) is (fold(key) == "name")

@@ -133,3 +133,11 @@ def test_other_lines():
         input_required_line(4, "s")
         == b'{"jsonrpc":"2.0","id":4,"result":{"resultType":"input_required","requestState":"s"}}\n'
     )
+
+
+def test_a_detail_that_repeats_the_cause_is_left_out():
+    """What the clause says already is not said again in brackets; what says more is."""
+    words = {"cause": Cause.TRACED, "method": "tools/call", "name": "x", "server": "s", "caller": "me"}
+    plain = refusal_text(**words)  # type: ignore[arg-type]
+    assert refusal_text(**words, detail="a debugger is attached to the caller") == plain  # type: ignore[arg-type]
+    assert "(by pid 7)" in refusal_text(**words, detail="by pid 7")  # type: ignore[arg-type]

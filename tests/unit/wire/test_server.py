@@ -10,7 +10,7 @@ import pytest
 from attestd.errors import Cause
 from attestd.wire.framing import Line, LineFramer
 from attestd.wire.model import Kind, Limits, WireError
-from attestd.wire.server import ServerMessage, forward, parse_server_line, result_of
+from attestd.wire.server import ResultHead, ServerMessage, forward, parse_server_line, result_of
 from tests.support.wire import LIMITS
 
 MIB = 1024 * 1024
@@ -271,3 +271,37 @@ def test_sixteen_mebibytes_pass_in_bounded_memory(letter: str):
     tracemalloc.stop()
     assert sum(len(part) for part in parts) >= len(text)
     assert peak < 48 * MIB
+
+
+@pytest.mark.parametrize(
+    "result", ['{"content":[],"isError":true}', '{"isError":true,"structuredContent":{"a":1}}', "{}"]
+)
+def test_the_head_of_an_ordinary_call(result: str):
+    """The usual keys of a call's result say nothing but whether it failed, whichever way it was written."""
+    for text in variants(result):
+        assert parse(text).head == ResultHead(is_error="isError" in result)
+
+
+@pytest.mark.parametrize("text", ['"\u00e9"', '"\u2028"', '"\x7f"'])
+def test_what_is_not_ascii_is_written_anew(text: str):
+    """A result is taken from the received line only where that is what would be written anyway."""
+    value = json.loads(text)
+    line = sent(f'{{"jsonrpc":"2.0","id":1,"result":{{"x":{json.dumps(value, ensure_ascii=False)}}}}}'.encode())
+    assert line.isascii()
+    assert json.loads(line)["result"] == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("line", "request_id"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"result":{"a":1,"a":2}}', 7),
+        (b'{"jsonrpc":"2.0","id":"x","error":{"code":1}}', "x"),
+        (b'{"jsonrpc":"2.0","id":7,"resu', 7),
+        (b'{"jsonrpc":"2.0","id":7,"method":"roots/list","params":[]}', None),
+        (b'{"jsonrpc":"2.0","method":"notifications/message","params":[]}', None),
+        (b'{"jsonrpc":"2.0","id":7,"method":"roots/list","params":{"a":1,"a":2}}', None),
+    ],
+)
+def test_which_request_a_refused_line_appears_to_answer(line: bytes, request_id: str | int | None):
+    """The id of an answer is told; that of the server's own request is no client's, and is not."""
+    assert refused(line).request_id == request_id

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //
-// What the kernel remembers about processes, for attestd (attestation.md 7).
+// What the kernel remembers about processes, for attestd (docs/evidence/README.md).
 //
 //   alive     every process: who created it, its image at exec. Removed at exit, so short-lived processes cannot push it out.
 //   dead      the same records after exit, for lineage through dead ancestors; least recently used are forgotten.

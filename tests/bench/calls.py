@@ -1,0 +1,148 @@
+"""A whole call: the real SDK client and the real mcp-server-time over stdio, directly, through attestd and others.
+
+The client holds all its connections open at once and calls on them in turn. ``mcp-proxy`` needs an older SDK than ours,
+so it lives in an environment of its own, which is made for the run; where that fails the others are shown without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.report import Figure
+from tests.bench.stage import instance, one_cpu, running
+from tests.support.instance import SCRIPTS, Instance
+
+NAME = "whole call, SDK client and mcp-server-time over stdio, through the shim ÷ direct"
+MCP_PROXY = "mcp-proxy==0.13.0"
+CALLER = '''\
+"""Times get_current_time in turn: sdk_caller.py BLOCKS CALLS NAME=TARGET…; a target is a command as JSON, or a URL."""
+import asyncio, contextlib, json, statistics, sys, time
+from mcp import Client, MCPError, StdioServerParameters
+
+
+async def main():
+    blocks, calls = int(sys.argv[1]), int(sys.argv[2])
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {}
+        for word in sys.argv[3:]:
+            name, _, target = word.partition("=")
+            if not target.startswith("http"):
+                command, *args = json.loads(target)
+                target = StdioServerParameters(command=command, args=args, env=ENV)
+            clients[name] = await stack.enter_async_context(Client(target, read_timeout_seconds=60))
+        found = {name: [] for name in clients}
+        for number in range(blocks + 1):
+            for name, client in clients.items():
+                times = []
+                for _ in range(calls):
+                    start = time.perf_counter()
+                    result = await client.call_tool("get_current_time", {"timezone": "UTC"})
+                    times.append(time.perf_counter() - start)
+                    if result.is_error:
+                        raise RuntimeError(f"{name}: {result}")
+                if number:
+                    found[name].append(statistics.median(times) * 1e6)
+    print(json.dumps(found))
+
+
+import os
+
+ENV = dict(os.environ)
+try:
+    asyncio.run(main())
+except BaseException as raised:
+    error = raised
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, MCPError):
+        raise
+    print(json.dumps({"refused": error.error.data, "message": str(error)}))
+    sys.exit(3)
+'''
+FASTMCP = '''\
+"""fastmcp's own proxy in front of a stdio server: fastmcp_proxy.py COMMAND…"""
+import sys
+from fastmcp.client.transports import StdioTransport
+from fastmcp.server import create_proxy
+
+create_proxy(StdioTransport(command=sys.argv[1], args=sys.argv[2:])).run(transport="stdio", show_banner=False)
+'''
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Blocks of calls in turn; medians over blocks."""
+    blocks, calls = (12, 25) if quick else (50, 50)
+    server = [sys.executable, "-m", "mcp_server_time"]
+    with one_cpu(), instance() as made, _mcp_proxy(server) as (url, why):
+        fast = made.script("fastmcp_proxy.py", FASTMCP)
+        made.server("time", command=server)
+        made.start()
+        targets = {"direct": server, "attestd": [str(SCRIPTS / "attestd-connect"), "--user", "time"]}
+        _time_calls(made, 1, 5, targets)  # lets the client in
+        others = {**targets, "fastmcp proxy": [sys.executable, str(fast), *server]}
+        found = _time_calls(made, blocks, calls, {**others, "mcp-proxy (HTTP)": url} if url else others)
+    parts = {name: statistics.median(values) for name, values in found.items()}
+    return [
+        Figure(
+            name=NAME,
+            value=parts["attestd"] / parts["direct"],
+            unit="×",
+            limit=1.15,
+            parts={f"{name} µs": value for name, value in parts.items()},
+            note=f"all on one CPU; {why}",
+            rounds=blocks,
+        )
+    ]
+
+
+def _time_calls(made: Instance, blocks: int, calls: int, targets: dict[str, object]) -> dict[str, list[float]]:
+    script = made.script("sdk_caller.py", CALLER)
+    words = [f"{name}={target if isinstance(target, str) else json.dumps(target)}" for name, target in targets.items()]
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(script), str(blocks), str(calls), *words],
+            env=made.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 3:
+            break
+        made.approve(json.loads(done.stdout)["refused"]["code"])
+    if done.returncode:
+        raise RuntimeError(f"the SDK client failed: {done.stdout[-300:]} {done.stderr[-600:]}")
+    return dict(json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def _mcp_proxy(server: list[str]) -> Iterator[tuple[str, str]]:
+    """Its URL, or an empty one and why."""
+    with tempfile.TemporaryDirectory(prefix="ab-") as directory, contextlib.ExitStack() as stack:
+        try:
+            subprocess.run([sys.executable, "-m", "venv", directory], check=True, capture_output=True)
+            pip = [f"{directory}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+            subprocess.run([*pip, MCP_PROXY, "mcp<2"], check=True, capture_output=True, timeout=120)
+        except (subprocess.SubprocessError, OSError) as error:
+            yield "", f"without mcp-proxy, which could not be installed: {error}"[:160]
+            return
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [f"{directory}/bin/mcp-proxy", "--host", "127.0.0.1", "--port", str(port), "--", *server]
+        log = stack.enter_context(Path(directory, "log").open("wb"))
+        stack.enter_context(running(command, stdout=log, stderr=log))
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/mcp", f"{MCP_PROXY} in front of the same server over HTTP"

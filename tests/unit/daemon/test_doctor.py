@@ -1,0 +1,108 @@
+"""The checks of doctor: what is weak or broken is found, with the remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from attestd.control.replies import Check
+from attestd.daemon.doctor import checks
+from attestd.errors import AuditUnavailableError
+from attestd.evidence.protocol import Feature
+from tests.support.daemons import Inside
+
+
+@pytest.fixture(name="inside")
+async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
+    inside = Inside(short_tmp)
+    yield inside
+    await inside.close()
+
+
+def found(inside: Inside, name: str) -> Check:
+    """The check of this name."""
+    (check,) = [each for each in checks(inside.daemon) if each.name == name]
+    return check
+
+
+async def test_a_healthy_daemon_fails_nothing(inside: Inside):
+    """Only the missing recorder is warned of; what is not ok has a detail."""
+    bad = {check.name: check.status for check in checks(inside.daemon) if check.status != "ok"}
+    assert bad == {"recorder": "warn"}
+    assert all(check.detail for check in checks(inside.daemon))
+
+
+async def test_features_of_the_kernel(inside: Inside, monkeypatch: pytest.MonkeyPatch):
+    """A missing feature is a warning with its remedy, an essential one a failure."""
+    features = (
+        Feature(name="pidfd", present=False, detail="no", remedy="use Linux 6.5"),
+        Feature(name="pagemap", present=False, detail="no", remedy="x"),
+        Feature(name="diag", present=True, detail="yes", remedy="y"),
+    )
+    monkeypatch.setattr(inside.kernel, "features", lambda: features)
+    assert (found(inside, "kernel pidfd").status, found(inside, "kernel pidfd").remedy) == ("fail", "use Linux 6.5")
+    assert found(inside, "kernel pagemap").status == "warn"
+    assert (found(inside, "kernel diag").status, found(inside, "kernel diag").remedy) == ("ok", "")
+
+
+async def test_a_socket_that_was_removed_or_replaced(inside: Inside):
+    """Both are failures; who replaced it is to be found out."""
+    path = inside.paths.sockets / "time.sock"
+    path.unlink()
+    assert found(inside, "socket time").status == "fail"
+    path.write_text("")
+    assert "not our socket any more" in found(inside, "socket time").detail
+
+
+async def test_a_directory_that_others_may_write(inside: Inside):
+    """It fails with its mode and what it must be."""
+    inside.paths.state.chmod(0o777)
+    check = found(inside, f"directory {inside.paths.state}")
+    assert (check.status, "0777" in check.detail) == ("fail", True)
+    assert check.remedy
+    inside.paths.state.chmod(0o700)
+
+
+async def test_little_room(inside: Inside, monkeypatch: pytest.MonkeyPatch):
+    """Below 256 MiB it warns that without a record nothing is forwarded."""
+    real = os.statvfs(inside.paths.state)
+    fields = list(real)
+    fields[0], fields[1], fields[4] = 4096, 4096, 100
+    monkeypatch.setattr(os, "statvfs", lambda _path: os.statvfs_result(fields))
+    assert found(inside, "disk").status == "warn"
+
+
+async def test_a_log_that_cannot_be_written(inside: Inside, monkeypatch: pytest.MonkeyPatch):
+    """Its last error is a failure with its hint."""
+    error = AuditUnavailableError("cannot append", hint="make room")
+    with monkeypatch.context() as patch:
+        patch.setattr(inside.daemon.audit, "last_error", error)
+        check = found(inside, "audit")
+    assert (check.status, check.remedy) == ("fail", "make room")
+
+
+async def test_a_server_in_trouble(inside: Inside):
+    """The last failure is told."""
+    assert found(inside, "server time").detail == "not started yet"
+    inside.daemon.fronts["time"].trouble = "cannot start"
+    assert found(inside, "server time").status == "fail"
+
+
+async def test_a_clock_that_is_wrong(inside: Inside, monkeypatch: pytest.MonkeyPatch):
+    """A time before attestd existed cannot be."""
+    monkeypatch.setattr("attestd.daemon.doctor.time.time", lambda: 1000.0)
+    assert found(inside, "clock").status == "fail"
+
+
+async def test_approvers_and_errors_are_mentioned(inside: Inside):
+    """Configured approvers are a warning, and the last errors are shown."""
+    inside.paths.config_file.write_text('[approval]\napprovers = ["aa"]\n')
+    inside.daemon.reload()
+    assert found(inside, "approvers").status == "warn"
+    for number in range(5):
+        inside.daemon.trouble(f"trouble {number}")
+    shown = [check.detail for check in checks(inside.daemon) if check.name == "last errors"]
+    assert [each.split(" ", 1)[1] for each in shown] == ["trouble 2", "trouble 3", "trouble 4"]

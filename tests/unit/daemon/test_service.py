@@ -1,0 +1,104 @@
+"""Kernel, launcher, daemon and control socket, started together and ended together; with the real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from attestd.daemon.service import Serving
+from attestd.errors import Cause, ConfigurationError, EvidenceError
+from tests.support.daemons import paths_below, server_text
+
+
+@pytest.fixture(name="serving")
+async def _serving(short_tmp: Path) -> AsyncIterator[Serving]:
+    paths_below(short_tmp).servers.mkdir(parents=True)
+    serving = Serving(paths_below(short_tmp))
+    yield serving
+    await serving.close()
+
+
+async def test_both_sockets_are_there_and_go(serving: Serving):
+    """The control socket is private to the user; both kinds are gone after the end."""
+    paths = serving.daemon.paths
+    assert paths.control.stat().st_mode & 0o777 == 0o600
+    (paths.servers / "time.toml").write_text(server_text())
+    serving.reload_signalled()
+    assert paths.sockets.joinpath("time.sock").is_socket()
+
+
+async def test_a_second_one_leaves_nothing_running(serving: Serving):
+    """Its start is refused, and the first goes on."""
+    with pytest.raises(ConfigurationError):
+        Serving(serving.daemon.paths)
+    assert serving.daemon.paths.control.exists()
+
+
+async def test_a_control_socket_in_the_way(short_tmp: Path):
+    """The daemon that cannot serve control lets go of everything: the next start succeeds."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    paths.runtime.mkdir(mode=0o700)
+    paths.control.write_text("in the way")
+    with pytest.raises(ConfigurationError):
+        Serving(paths)
+    paths.control.unlink()
+    await Serving(paths).close()
+
+
+async def test_a_bad_reload_by_signal_is_noted(serving: Serving):
+    """Nobody waits for the answer to a signal: status shows it, and the old configuration stays."""
+    serving.daemon.paths.config_file.write_text("nosuch = 1\n")
+    serving.reload_signalled()
+    assert "reload refused: " in serving.daemon.errors[-1][1]
+
+
+async def test_callers_of_control_are_attested(serving: Serving):
+    """This very process is attested on its own connection, and the watch is handed over."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = await serving._attest(ours.fileno())
+    assert (found.caller.uid, found.caller.pid) == (os.geteuid(), os.getpid())
+    assert found.caller.result is not None
+    assert found.watch is not None
+    found.watch.close()
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "fails"])
+async def test_a_caller_that_cannot_be_attested_decides_nothing(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, trouble: str
+):
+    """It may look, with the reason why it may not decide."""
+    import threading
+
+    go_on = threading.Event()
+
+    def collect(*_: object) -> None:
+        if trouble == "hangs":
+            go_on.wait(10)
+        raise EvidenceError(Cause.INCONSISTENT, "its facts kept changing")
+
+    monkeypatch.setattr(serving.daemon.kernel, "collect", collect)
+    serving.daemon.paths.config_file.write_text("[limits]\nattest_seconds = 0.05\n")
+    serving.daemon.reload()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = await serving._attest(ours.fileno())
+    assert (found.caller.result, found.caller.how, found.watch) == (None, "", None)
+    assert ("did not answer" if trouble == "hangs" else "kept changing") in found.caller.why_not
+    go_on.set()
+    await asyncio.sleep(0.02)
+
+
+async def test_bugs_are_shown_in_status(serving: Serving):
+    """An exception that nobody expected is remembered, wherever it came from."""
+    serving._bug(ZeroDivisionError("oops"))
+    assert "internal: ZeroDivisionError: oops" in serving.daemon.errors[-1][1]
+    context = {"message": "a task failed", "exception": KeyError("x")}
+    serving._bug_in_loop(asyncio.get_running_loop(), context)
+    assert "a task failed" in serving.daemon.errors[-1][1]
