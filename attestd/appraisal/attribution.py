@@ -9,8 +9,8 @@
   of the shim directly below it.
 6 Broken parenthood makes an orphan: nothing above the break is an ancestor. An adopted link (``reparented`` True)
   breaks the chain, and so does a chain that is too long or stops being readable before an EDGE. Where adoption cannot
-  be told (None) on the path of the call, it counts as one; above the accountable client it counts as one more
-  launcher, unknown.
+  be told (None) on the path of the call, it counts as one. A parent that is gone above the accountable client hides
+  only who launched it: that counts as one more launcher, unknown, which a grant must accept by name.
 7 Launch context: from the accountable client to the first EDGE every link must be PASS or the same code; any other is a
   launcher that a grant must name.
 8 Membership in PASS or RELAY needs a file that the caller cannot write (``membership``).
@@ -77,7 +77,8 @@ def attribute(evidence: Evidence, members: tuple[Membership, ...]) -> Attributio
         kind = CallerKind.ORPHAN if broken else CallerKind.INTERACTIVE
     else:
         accountable = _collapse(chain, programs, nearest, extent.last)  # 3
-        broken = extent.broken or _adopted_below(chain, members, accountable)  # 6
+        above = extent.broken == "orphan" and extent.last > accountable
+        broken = ("" if above else extent.broken) or _adopted_below(chain, members, accountable)  # 6
         kind = CallerKind.ORPHAN if broken else CallerKind.PROGRAM
     return Attribution(
         kind=kind,
@@ -88,11 +89,17 @@ def attribute(evidence: Evidence, members: tuple[Membership, ...]) -> Attributio
         end=extent.end,
         inline=any(_marks_inline(chain, members, i) for i in range(accountable + 1)),  # 5
         launchers=_launchers(chain, members, programs, range(accountable + 1, extent.last + 1)),  # 7
-        unknown_launcher=next(
-            (i for i in range(accountable + 1, extent.last + 1) if chain[i].reparented is None), None
-        ),
+        unknown_launcher=_unknown(chain, extent, accountable),
         programs=programs,
     )
+
+
+def _unknown(chain: tuple[Link, ...], extent: _Extent, accountable: int) -> int | None:
+    """6: the first link above the accountable client of which it is not known who started it."""
+    for index in range(accountable + 1, extent.last + 1):
+        if chain[index].reparented is not False or (extent.broken and index == extent.last):
+            return index
+    return None
 
 
 def _extent(evidence: Evidence, members: tuple[Membership, ...]) -> _Extent:

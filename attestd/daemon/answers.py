@@ -278,8 +278,8 @@ class Answers:
         """The last records, and with ``follow`` each new one."""
         del caller
         directory = self._daemon.paths.audit
+        seen = self._daemon.audit.head().size - 1  # before reading: what is appended meanwhile is followed
         rows = await self._in_thread(lambda: tail(directory, request.lines))
-        seen = self._daemon.audit.head().size - 1
         for row in rows:
             yield views.record(row)
             seen = max(seen, row.record.seq)

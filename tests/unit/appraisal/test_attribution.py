@@ -129,11 +129,19 @@ def test_rule_5_options_count():
 
 @pytest.mark.parametrize("end", ["broken", "limit", "unreadable", "init", "new"])
 def test_rule_6_chain_without_edge(end: str):
-    """A chain that ends before any edge is an orphan's, however it ends."""
+    """A chain that ends before any edge hides who launched the client; one that is too long or unreadable is an orphan's."""
     found = who(shim(), claude(), shell(), end=end)
-    assert (found.kind, found.accountable, found.edge) == (CallerKind.ORPHAN, 1, None)
-    assert found.end == (end if end in ("limit", "unreadable") else "broken")
-    assert found.broken == {"limit": "chain-limit", "unreadable": "chain-unreadable"}.get(end, "orphan")
+    hidden = end not in ("limit", "unreadable")
+    kind, launcher = (CallerKind.PROGRAM, 2) if hidden else (CallerKind.ORPHAN, 2)
+    assert (found.kind, found.accountable, found.edge, found.unknown_launcher) == (kind, 1, None, launcher)
+    assert found.end == ("broken" if hidden else end)
+    assert found.broken == {"limit": "chain-limit", "unreadable": "chain-unreadable"}.get(end, "")
+
+
+def test_rule_6_a_client_without_a_parent():
+    """Where the accountable client itself was left alone, it is an orphan."""
+    assert who(shim(), claude(), end="broken").kind is CallerKind.ORPHAN
+    assert who(shim(), claude(reparented=True), terminal(), init()).kind is CallerKind.ORPHAN
 
 
 def test_rule_6_end_of_namespace_is_an_edge():
@@ -146,7 +154,8 @@ def test_rule_6_adopted():
     """Nothing above an adopted link is an ancestor."""
     found = who(shim(), shell("x", reparented=True), claude(), terminal(), init())
     assert (found.kind, found.accountable, found.last) == (CallerKind.ORPHAN, 1, 1)
-    assert who(shim(), claude(), shell(reparented=True), terminal(), init()).kind is CallerKind.ORPHAN
+    hidden = who(shim(), claude(), shell(reparented=True), terminal(), init())
+    assert (hidden.kind, hidden.unknown_launcher, hidden.edge) == (CallerKind.PROGRAM, 2, None)
 
 
 def test_rule_6_perhaps_adopted():

@@ -109,6 +109,7 @@ async def test_the_server_starts_from_a_clean_process(launcher: ProcessLauncher,
     finally:
         os.umask(old)
     facts = json.loads(await text_of(server))
+    facts[3] = f"{int(facts[3], 16) & ~(3 << 31):016x}"  # 32 and 33 belong to the C library: nobody can reset them
     # the interpreter itself ignores SIGPIPE (13) and SIGXFSZ (25) again
     assert facts == [str(tmp_path), "0022", "1", f"{1 << 12 | 1 << 24:016x}", "0" * 16, True, [0, 0], True]
 
