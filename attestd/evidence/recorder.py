@@ -116,3 +116,6 @@ class Recorder(Protocol):
 
     def losses(self) -> Losses:
         """Since it was loaded."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
