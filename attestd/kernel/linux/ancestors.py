@@ -2,13 +2,13 @@
 
 Rules: the executable is opened by its recorded name and counts only if device, inode and, where known, generation are
 still those that were executed; else the link has no executable. It counts as writable, for the groups of the dead are
-not recorded. A script file cannot be told any more, because the file system as the process saw it has gone with it;
-inline code is in the recorded words. Everything else is unknown and stands in the gaps.
+not recorded. A script is resolved from the recorded words in the file system as the daemon sees it, for the process's
+own view has gone with it, and counts only if the file is older than the process. Everything else is unknown and stands
+in the gaps.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 
@@ -19,6 +19,7 @@ from attestd.evidence.interpreters import family, parse_argv
 from attestd.evidence.model import FileFacts, Link, Namespaces, Script
 from attestd.evidence.posture import from_argv, from_environ
 from attestd.evidence.recorder import ProcessKey
+from attestd.kernel.linux import scripts
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.reading import Sources
 from attestd.kernel.linux.recorded import TICK_NS, Recorded
@@ -36,6 +37,13 @@ _PLAIN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLO
 _O_PATH = 0o10000000
 
 
+class _Gone(msgspec.Struct, kw_only=True):
+    """Stands for a process that has exited, when a script is resolved."""
+
+    dirfd: int
+    start_ticks: int
+
+
 def dead(sources: Sources, key: ProcessKey, access: Access) -> Observed | None:
     """The link of a process that has exited; None if the recorder does not remember it."""
     start_ticks = key.start_ns // TICK_NS
@@ -50,7 +58,7 @@ def dead(sources: Sources, key: ProcessKey, access: Access) -> Observed | None:
     argv = found.argv or ()
     if not argv:
         gaps.append("cmdline: the words of its exec are not remembered")
-    script = _script(exe, argv) if exe is not None else None
+    script = _script(sources, found, exe, record.uid) if exe is not None else None
     interpreter = script.interpreter if script is not None else None
     link = Link(
         pid=key.pid,
@@ -105,15 +113,31 @@ def _executable(sources: Sources, found: Recorded, uid: int, access: Access) -> 
     return None if facts.sha256 is None else msgspec.structs.replace(facts, writable=True)
 
 
-def _script(exe: FileFacts, argv: tuple[str, ...]) -> Script | None:
+def _script(sources: Sources, found: Recorded, exe: FileFacts, uid: int) -> Script | None:
     interpreter = family(exe.path)
     if interpreter is None:
         return None
-    spec = parse_argv(interpreter, argv, exe.path) if argv else None
-    if spec is None or spec.kind not in ("inline", "none", "stdin"):
-        argument = "" if spec is None else spec.argument[:MAX_TEXT_CHARACTERS]
-        return Script(kind="unresolved", interpreter=interpreter, name=argument)
-    if spec.kind != "inline":
+    argv, start = found.argv, found.start
+    if argv is None or start is None or found.record is None:
+        return Script(kind="unresolved", interpreter=interpreter)
+    if parse_argv(interpreter, argv, exe.path).kind in ("none", "stdin"):
         return Script(kind="stdin", interpreter=interpreter)
-    digest = hashlib.sha256(spec.text.encode("utf-8", "surrogateescape")).hexdigest()
-    return Script(kind="inline", interpreter=interpreter, sha256=digest, text=spec.text[:MAX_TEXT_CHARACTERS])
+    dirfd = os.open("/proc/self", _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        script = scripts.resolve(
+            _Gone(dirfd=dirfd, start_ticks=found.record.key.start_ns // TICK_NS),
+            sources.files,
+            sources.origins,
+            exe_path=exe.path,
+            argv=argv,
+            uid=uid,
+            gids=(),
+            start=msgspec.structs.replace(start, dead=True),
+        )
+    finally:
+        os.close(dirfd)
+    if script is None or script.file is None:
+        return script
+    if script.younger_than_process:
+        return Script(kind="unresolved", interpreter=interpreter, name=script.name)
+    return msgspec.structs.replace(script, file=msgspec.structs.replace(script.file, writable=True))

@@ -41,6 +41,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     cwd_dev: int
     cwd_ino: int
     environ: tuple[tuple[str, str], ...] | None
+    dead: bool = False
+    """The process has exited: nothing can be asked of it."""
 
     def is_in(self, found: os.stat_result, fs: str) -> bool:
         """Whether this directory is the recorded one."""

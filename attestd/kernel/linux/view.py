@@ -46,6 +46,7 @@ class View:
         self.dirfd = dirfd
         self.environ = start.environ if start is not None else None
         """The recorded environment; None: it was not recorded whole."""
+        self.dead = start is not None and start.dead
         self._root_text = os.readlink("root", dir_fd=dirfd).rstrip("/")
         self.cwd = self.inside(os.readlink("cwd", dir_fd=dirfd))
         self._root = os.open("root", _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirfd)
@@ -128,6 +129,8 @@ class View:
 
     def descriptor(self, number: int) -> int:
         """Open for reading the regular file behind a descriptor of the process. Raises OSError."""
+        if self.dead:
+            raise OSError(errno.EBADF, "cannot open a descriptor of a process that has exited")
         return regular(os.open(f"fd/{number}", _O_PATH | os.O_CLOEXEC, dir_fd=self.dirfd))
 
     def read(self, path: str, limit: int) -> bytes:
