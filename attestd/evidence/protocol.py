@@ -87,6 +87,11 @@ class AbsentRecorder:
         del key
         return None
 
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """Not known."""
+        del key
+        return None
+
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """Not known."""
         del key, limit

@@ -21,6 +21,7 @@ from time import monotonic_ns
 
 from attestd.errors import Cause
 from attestd.evidence.model import Link
+from attestd.evidence.protocol import AbsentRecorder
 from attestd.evidence.recorder import ProcessKey, Recorder
 from attestd.kernel.linux.process import UNTRACED, Process
 from attestd.kernel.linux.status import parse_status
@@ -47,7 +48,7 @@ class LinuxWatch:
         self._peer = peer
         self._processes: list[Process | None] = [observed.process for observed in chain]
         self._links: list[Link] = [observed.link for observed in chain]
-        self._recorder = recorder
+        self._recorder = recorder or AbsentRecorder()
         self._records = [observed.record for observed in chain]
         self._counters: tuple[tuple[ProcessKey, int], ...] = ()
         self._peer_pid = self._links[0].pid
@@ -72,20 +73,13 @@ class LinuxWatch:
             if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
                 return _status_changed(self._peer)
             for key, counter in self._counters:
-                if self._exec_counter(key) != counter:
-                    return self._counter_changed(key)
+                if (now := self._recorder.exec_counter(key)) != counter:
+                    return Cause.UNATTESTABLE if now is None else Cause.IMAGE_CHANGED
             if self._accountable:
                 return self._ancestors_changed()
         except ProcessLookupError:
             return Cause.PEER_GONE
         return None
-
-    def _exec_counter(self, key: ProcessKey) -> int | None:
-        record = self._recorder.process(key) if self._recorder is not None else None
-        return record.exec_counter if record is not None else None
-
-    def _counter_changed(self, key: ProcessKey) -> Cause:
-        return Cause.UNATTESTABLE if self._exec_counter(key) is None else Cause.IMAGE_CHANGED
 
     def _ancestors_changed(self) -> Cause | None:
         for index in range(1, self._accountable):
@@ -143,7 +137,7 @@ class LinuxWatch:
         parent = b"\nPPid:\t%d" % self._links[0].ppid if last else b""  # whose child the accountable is does not matter
         self._peer_status = (self._peer.status_fd, parent + UNTRACED)
         self._looked_ns = 0
-        watched = {0: self._records[0], last: self._records[last]}.values() if self._recorder is not None else ()
+        watched = {0: self._records[0], last: self._records[last]}.values()
         self._counters = tuple((record.key, record.exec_counter) for record in watched if record is not None)
         client = held[last]
         if self._peer.pagemap_fd is None or client is None or client.pagemap_fd is None:

@@ -76,6 +76,10 @@ class FollowedRecorder:
         """See ``Recorder``."""
         return self._current.process(key)
 
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """See ``Recorder``."""
+        return self._current.exec_counter(key)
+
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """See ``Recorder``."""
         return self._current.lineage(key, limit)
