@@ -65,6 +65,11 @@ class Attested(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the peer is our shim, so that older bytes may wait in its standard input."""
         return self.result.classes[0] is LinkClass.RELAY
 
+    @property
+    def proven(self) -> bool:
+        """Whether the recorder proves that nothing is older than the attested images, so that no challenge is due."""
+        return self.result.accountable <= self.evidence.proven_upto
+
 
 class Appraiser(msgspec.Struct, frozen=True, kw_only=True):
     """What step 2 needs besides the evidence."""

@@ -38,6 +38,11 @@ CAPS: dict[str, CapRule] = {
         "Run attestd as the system service, which may read other users' and protected processes.",
     ),
     "traced": CapRule(0, "A debugger is attached to a process of the call; it may say anything.", "Detach it."),
+    "image-forged": CapRule(
+        0,
+        "The process shows another executable than the one that the kernel recorded when it was executed.",
+        "Find out what this process is: only an attack does this.",
+    ),
     "dead": CapRule(0, "The accountable process has exited."),
     "foreign-user-namespace": CapRule(
         0, "A process of the call is in a foreign or unknown user namespace, without a container identity."
@@ -79,6 +84,11 @@ CAPS: dict[str, CapRule] = {
         1,
         "Unprivileged user namespaces are allowed here, so a process can forge its executable; no exec was recorded.",
         "Install the kernel recorder, or forbid unprivileged user namespaces.",
+    ),
+    "environ-cut": CapRule(
+        1,
+        "The environment at exec was recorded in part only; a variable that loads code may be missing.",
+        "Start the client with a smaller environment.",
     ),
     "exe-writable": CapRule(1, "The caller can write or replace the executable.", "Install it root-owned."),
     "exe-deleted": CapRule(1, "The executable was deleted or replaced after the start.", "Restart the client."),

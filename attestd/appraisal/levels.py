@@ -50,6 +50,10 @@ def path_reasons(evidence: Evidence, members: tuple[Membership, ...], upto: int)
             yield reason("traced", name)
         if link.dead:
             yield reason("dead", name)
+        if link.forged:
+            yield reason("image-forged", f"shows {escape(link.forged)}")
+        if link.environ_cut:
+            yield reason("environ-cut", name)
         if member.link_class is LinkClass.UNREADABLE:
             yield reason("unreadable", name)
         if member.relay_objection:
@@ -91,8 +95,9 @@ def _about_chain(evidence: Evidence, members: tuple[Membership, ...], attributio
 
 def _about_image(evidence: Evidence, members: tuple[Membership, ...], accountable: int) -> Iterator[Reason]:
     path = evidence.chain[: accountable + 1]
-    if evidence.exe_forgeable and not all(link.recorded for link in path):
-        yield reason("image-claimed", escape(evidence.recorder_reason))
+    claimed = next((index for index, link in enumerate(path) if not link.recorded and not link.forged), None)
+    if evidence.exe_forgeable and claimed is not None:
+        yield reason("image-claimed", _why_claimed(evidence, members, claimed))
     relay = members[0].link_class is LinkClass.RELAY
     if relay and _any_writable(path[0]):
         yield reason("relay-writable")
@@ -100,6 +105,14 @@ def _about_image(evidence: Evidence, members: tuple[Membership, ...], accountabl
         if members[index].link_class not in _MEMBERS or index == accountable:
             yield from _about_files(link)
     yield reason("no-kernel-signature")
+
+
+def _why_claimed(evidence: Evidence, members: tuple[Membership, ...], index: int) -> str:
+    """Of the first such link; without a recorder, why there is none."""
+    link, member = evidence.chain[index], members[index]
+    if not link.unrecorded:
+        return escape(evidence.recorder_reason)
+    return f"{short_name(link, member.link_class, member.entry)}: {escape(link.unrecorded)}"
 
 
 def _about_files(link: Link) -> Iterator[Reason]:

@@ -7,7 +7,8 @@ Membership is earned by verified identity and lost by anything that lets other c
 What loses its membership is an ordinary program and is accountable for itself.
 Pid 1 of our namespace is EDGE by position. So is a process that is wholly root's and that we cannot read, if
 everything below it is a user's and nothing above it is: there the user's processes end. A root process *between* two
-of a user's processes (sudo, pkexec) is no such end and stays UNREADABLE.
+of a user's processes (sudo, pkexec) is no such end and stays UNREADABLE, as does one that has exited or whose
+executable is forged.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _package(origin: Origin | None) -> str:
 
 
 def _is_root_boundary(chain: tuple[Link, ...], index: int) -> bool:
-    if index == 0 or any(chain[index].uids):
+    if index == 0 or any(chain[index].uids) or chain[index].dead or chain[index].forged:
         return False
     below_is_root = 0 in chain[index - 1].uids
     above_is_user = any(link.uids != (0, 0, 0, 0) for link in chain[index + 1 :])

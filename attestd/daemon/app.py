@@ -43,7 +43,8 @@ from attestd.enforcement.shared import SharedServer
 from attestd.enforcement.workers import Workers
 from attestd.errors import AttestdError, AuditUnavailableError, Cause, NothingToDoError
 from attestd.evidence.model import Peer
-from attestd.evidence.protocol import Kernel, Recorder
+from attestd.evidence.protocol import Kernel
+from attestd.evidence.recorder import Recorder
 from attestd.grants.model import Grant
 from attestd.launch.protocol import Launcher
 from attestd.mediation import Appraiser, Attested, Mediator
@@ -268,7 +269,12 @@ class Daemon:
         limits = self.settings.limits.wire()
         session = Session(
             mediator=Mediator(caller, self.audit),
-            proof=Proof(relayed=attested.relayed, old_bytes=old_bytes, challenge=f"attestd-{secrets.token_hex(16)}"),
+            proof=Proof(
+                relayed=attested.relayed,
+                old_bytes=old_bytes,
+                challenge=f"attestd-{secrets.token_hex(16)}",
+                proven=attested.proven,
+            ),
             bindings=front.bindings,
             owner=(result.uid, result.program, result.chain),
             limits=limits,

@@ -28,9 +28,10 @@ def main() -> None:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Another attestd.toml; servers.d and policy.d lie beside it."
 )
-def run(*, user: bool, config: Path | None) -> None:
+@click.option("--recorder", metavar="DIRECTORY", help="Where attestd-recorder pinned the kernel recorder.")
+def run(*, user: bool, config: Path | None, recorder: str | None) -> None:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads its configuration."""
-    _guarded(lambda: _run(_paths(user=user, config=config)))
+    _guarded(lambda: _run(_paths(user=user, config=config), recorder))
 
 
 @main.command("check-config", epilog="Example: attestd check-config --user")
@@ -70,7 +71,7 @@ def _check(paths: Paths) -> None:
     click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
 
 
-def _run(paths: Paths) -> None:
+def _run(paths: Paths, recorder: str | None) -> None:
     if sys.platform != "linux":
         raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
     if not paths.user_mode:
@@ -82,13 +83,13 @@ def _run(paths: Paths) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     import uvloop  # noqa: PLC0415 - only the daemon needs it
 
-    uvloop.run(_serve(paths))
+    uvloop.run(_serve(paths, recorder))
 
 
-async def _serve(paths: Paths) -> None:
+async def _serve(paths: Paths, recorder: str | None) -> None:
     from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
 
-    serving = Serving(paths)
+    serving = Serving(paths, recorder)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 
 from attestd.appraisal.approver import may_approve
 from attestd.appraisal.model import AttestationResult
@@ -16,8 +17,9 @@ from attestd.daemon.paths import Paths
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
-from attestd.evidence.protocol import AbsentRecorder
 from attestd.kernel.linux.kernel import LinuxKernel, host_id
+from attestd.kernel.linux.recorder import pins
+from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
@@ -28,17 +30,21 @@ LOG = logging.getLogger("attestd")
 class Serving:
     """One instance; made and closed on the loop's thread."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, recorder_root: str | None = None) -> None:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
-        recorder = AbsentRecorder()
-        self.daemon = Daemon(
-            paths=paths,
-            kernel=LinuxKernel(recorder),
-            recorder=recorder,
-            launcher=ProcessLauncher(),
-            host_id=host_id() or "unknown",
-        )
+        self._recorder = FollowedRecorder(partial(open_recorder, recorder_root or pins.ROOT))
+        try:
+            self.daemon = Daemon(
+                paths=paths,
+                kernel=LinuxKernel(self._recorder),
+                recorder=self._recorder,
+                launcher=ProcessLauncher(),
+                host_id=host_id() or "unknown",
+            )
+        except BaseException:
+            self._recorder.close()
+            raise
         loop.set_exception_handler(self._bug_in_loop)
         self._control: ControlServer[AttestationResult] = ControlServer(
             path=paths.control,
@@ -53,12 +59,14 @@ class Serving:
             self._control.start()
         except BaseException:
             self.daemon.abandon()
+            self._recorder.close()
             raise
 
     async def close(self) -> None:
         """End everything in order."""
         await self._control.close()
         await self.daemon.close()
+        self._recorder.close()
 
     def reload_signalled(self) -> None:
         """SIGHUP: a bad configuration is noted, and the old one stays."""

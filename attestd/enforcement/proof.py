@@ -1,7 +1,8 @@
 """Whether bytes are older than the attestation (docs/adr/0007).
 
 An attacker can write a request and then execute a granted program: the kernel then names the granted program for
-bytes that it never wrote. Two proofs, both without the recorder:
+bytes that it never wrote. With the kernel recorder it can be proven from the start that nothing is older
+(``attestd.evidence.model.Evidence.proven_upto``). Two proofs do without it:
 
 - On a direct socket nothing is read before the attestation ended, and what was queued at that moment is counted. Bytes
   beyond that count were written by the attested image, because the image is checked again with every message.
@@ -32,10 +33,12 @@ class ProofState(StrEnum):
 class Proof:
     """The proof of one session. Offsets count bytes of the client's stream from 0."""
 
-    def __init__(self, *, relayed: bool, old_bytes: int, challenge: str) -> None:
-        self._old = old_bytes
+    def __init__(self, *, relayed: bool, old_bytes: int, challenge: str, proven: bool = False) -> None:
+        self._old = 0 if proven else old_bytes
         self.secret = challenge
         self.state = ProofState.OPEN if relayed else ProofState.POSITION
+        if proven:
+            self.state = ProofState.PROVEN
 
     @property
     def pending(self) -> bool:

@@ -116,6 +116,12 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel recorder confirms image and parent of this link."""
     dead: bool = False
     """Known from the recorder only: the process has exited."""
+    forged: str = ""
+    """The path that /proc/PID/exe shows although the recorder saw another file executed; ``exe`` is None then."""
+    unrecorded: str = ""
+    """Why a running recorder does not confirm this link; empty if it does or if there is none."""
+    environ_cut: bool = False
+    """The recorded environment is not whole: a variable may be missing from ``posture``."""
 
 
 class InputHolders(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,3 +164,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     (docs/evidence/exe-forgeability.md)."""
     collected_ns: int
     input: InputHolders | None = None
+    proven_upto: int = -1
+    """Index of the outermost link for which the recorder proves that nothing older than the images of now can wait in
+    the connection or in the standard input of a relay; -1: not even for the peer."""
+    proven_reason: str = ""
+    """Why it ends there."""

@@ -14,6 +14,7 @@ import msgspec
 
 from attestd.errors import Cause
 from attestd.evidence.model import Evidence, InputHolders, Peer
+from attestd.evidence.recorder import Connection, ExecEvent, Losses, ProcessKey, ProcessRecord
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,19 +72,44 @@ class Kernel(Protocol):
         """Every feature probed at start-up."""
 
 
-class Recorder(Protocol):
-    """The kernel recorder."""
-
-    def state(self) -> tuple[str, str]:
-        """State (``absent``, ``on``) and its reason."""
-
-
 class AbsentRecorder:
-    """No recorder: every question is answered with "not known"."""
+    """No recorder (``attestd.evidence.recorder.Recorder``): every question is answered with "not known"."""
 
-    def __init__(self, reason: str = "the kernel recorder is not part of this version") -> None:
+    def __init__(self, reason: str = "the kernel recorder was not asked for") -> None:
         self._reason = reason
 
     def state(self) -> tuple[str, str]:
         """Always ``absent``."""
         return "absent", self._reason
+
+    def process(self, key: ProcessKey) -> ProcessRecord | None:
+        """Not known."""
+        del key
+        return None
+
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """Not known."""
+        del key
+        return None
+
+    def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
+        """Not known."""
+        del key, limit
+        return ()
+
+    def exec_event(self, key: ProcessKey, exec_counter: int) -> ExecEvent | None:
+        """Not known."""
+        del key, exec_counter
+        return None
+
+    def connection(self, cookie: int) -> Connection | None:
+        """Not known."""
+        del cookie
+        return None
+
+    def losses(self) -> Losses:
+        """Nothing is recorded, so nothing is lost."""
+        return Losses(exec_events=0, fork_events=0, dirty_epochs=0)
+
+    def close(self) -> None:
+        """Nothing to give back."""

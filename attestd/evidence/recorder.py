@@ -105,6 +105,9 @@ class Recorder(Protocol):
     def process(self, key: ProcessKey) -> ProcessRecord | None:
         """The record of one process."""
 
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """Of a living process; cheap enough to be asked on every message. None: not known, or dead."""
+
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """The process and its ancestors, dead ones too; ends at pid 1, at a pre-attach process or at a gap."""
 
@@ -116,3 +119,6 @@ class Recorder(Protocol):
 
     def losses(self) -> Losses:
         """Since it was loaded."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""

@@ -149,6 +149,11 @@ class FakeRecorder:
         found = self._find(key)
         return None if found is None else self._record(found)
 
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """See ``Recorder``."""
+        found = self._find(key)
+        return None if found is None or found.exited_ns is not None else found.counter
+
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """See ``Recorder``."""
         found: list[ProcessRecord] = []

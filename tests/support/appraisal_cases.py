@@ -72,6 +72,9 @@ class Vector(msgspec.Struct, frozen=True, kw_only=True):
     expected: AttestationResult
 
 
+RECORDER_ON = {"recorder": "on", "recorder_reason": "build 0123456789ab, layout 1"}
+
+
 class Case(msgspec.Struct, frozen=True):
     """One case before it is appraised."""
 
@@ -332,6 +335,52 @@ def _identity() -> tuple[Case, ...]:
                 shell(),
                 *DESK,
             ),
+        ),
+        Case(
+            "forged",
+            "The recorder saw another file executed than /proc shows.",
+            evidence_of(link_of(None, forged="/usr/bin/mcp-chat"), shell(), *DESK, **RECORDER_ON),
+        ),
+        Case(
+            "recorded",
+            "Every link of the path is recorded, so the image is no claim.",
+            evidence_of(link_of("/usr/bin/mcp-chat", "dpkg:mcp-chat", recorded=True), shell(), *DESK, **RECORDER_ON),
+        ),
+        Case(
+            "pre-attach",
+            "The client is older than the recorder.",
+            evidence_of(
+                link_of("/usr/bin/mcp-chat", unrecorded="the process is older than the recorder"),
+                shell(),
+                *DESK,
+                **RECORDER_ON,
+            ),
+        ),
+        Case(
+            "environ-cut",
+            "The environment was recorded in part only.",
+            evidence_of(
+                link_of("/usr/bin/mcp-chat", "dpkg:mcp-chat", recorded=True, environ_cut=True),
+                shell(),
+                *DESK,
+                **RECORDER_ON,
+            ),
+        ),
+        Case(
+            "dead-launcher",
+            "A launcher that has exited is known from the recorder and is a launcher.",
+            evidence_of(
+                link_of("/usr/bin/mcp-chat", "dpkg:mcp-chat", recorded=True),
+                evil(dead=True, recorded=True),
+                shell(),
+                *DESK,
+                **RECORDER_ON,
+            ),
+        ),
+        Case(
+            "dead-accountable",
+            "A dead link between the client and the shim is accountable itself: level 0.",
+            evidence_of(shim(recorded=True), evil(dead=True, recorded=True), shell(), *DESK, **RECORDER_ON),
         ),
         Case(
             "deleted",

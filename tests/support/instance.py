@@ -100,6 +100,8 @@ class Instance:
     def __init__(self, root: Path, *, approvers: Sequence[str] = ()) -> None:
         self.root = root
         self.process: subprocess.Popen[bytes] | None = None
+        self.recorder = "/sys/fs/bpf/nothing"
+        """Where the daemon looks for the kernel recorder: by default there is none, whatever the machine has."""
         self.calls = root / "calls"
         self.environment = {
             "PATH": f"{SCRIPTS}:{os.environ.get('PATH', '/usr/bin:/bin')}",
@@ -170,7 +172,7 @@ class Instance:
         self.write_settings()
         log = (self.root / "daemon.log").open("ab")
         self.process = subprocess.Popen(
-            [str(SCRIPTS / "attestd"), "run", "--user"],
+            [str(SCRIPTS / "attestd"), "run", "--user", "--recorder", self.recorder],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -383,9 +385,12 @@ def approver_digest() -> str:
 
 
 @contextlib.contextmanager
-def running(root: Path, *servers: str, **settings: Mapping[str, Any]) -> Iterator[Instance]:
+def running(
+    root: Path, *servers: str, recorder: str | None = None, **settings: Mapping[str, Any]
+) -> Iterator[Instance]:
     """A started instance with echo servers of these names (default: one called echo)."""
     instance = Instance(root, approvers=[approver_digest()])
+    instance.recorder = recorder or instance.recorder
     for table, values in settings.items():
         instance.settings.setdefault(table, {}).update(values)
     for name in servers or ("echo",):

@@ -5,6 +5,10 @@ read, a last pass asks every process once more for its parent and looks that eac
 Only if all of that holds is the chain true, for then every parent was alive and a parent at that moment; else the
 walk is made anew, three times at most, then the refusal is INCONSISTENT. A parent that did not start its child ends
 the chain as *broken* and is not shown as a link, for it is not part of the caller's history.
+
+With the kernel recorder the parent is the one that called fork: where that is the process that ``ppid`` names, adoption
+is ruled out; where it is another, the chain goes on with that one, as a dead link (``ancestors``) if it has exited. It
+breaks only where the record ends: at a parent that is no longer remembered, or at a dead one older than the recorder.
 """
 
 from __future__ import annotations
@@ -15,8 +19,11 @@ import msgspec
 
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Link
+from attestd.evidence.recorder import ProcessKey
+from attestd.kernel.linux import ancestors
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.adoption import adopted
+from attestd.kernel.linux.recorded import same_process
 from attestd.kernel.linux.table import Observed, ProcessTable
 
 if sys.platform != "linux":
@@ -56,7 +63,8 @@ def walk(table: ProcessTable, pid: int, pidfd: int | None = None) -> tuple[list[
 def release(chain: list[Observed]) -> None:
     """Give up the handles of a chain."""
     for observed in chain:
-        observed.process.close()
+        if observed.process is not None:
+            observed.process.close()
     chain.clear()
 
 
@@ -75,27 +83,65 @@ def _climb(table: ProcessTable, pid: int, pidfd: int | None, chain: list[Observe
         link = chain[-1].link
         if (end := _natural_end(link, len(chain))) is not None:
             return end
+        mother = _recorded_parent(chain[-1])
         try:
-            parent = table.observe(link.ppid, access)
+            parent = _next(table, chain[-1], mother, access)
         except PermissionError:
             return "unreadable"
         except EvidenceError as error:
             if error.cause is Cause.PEER_GONE:
                 return None
             raise
-        sign = adopted(link, parent.link)
-        if sign is not link.reparented:
-            chain[-1].link = msgspec.structs.replace(link, reparented=sign)
+        if parent is None:
+            _mark(chain[-1], reparented=True)
+            return "broken"
+        sign = False if mother is not None else adopted(link, parent.link)
+        _mark(chain[-1], reparented=sign)
         if sign:
-            parent.process.close()
+            release([parent])
             return "broken"
         chain.append(parent)
+
+
+def _mark(observed: Observed, *, reparented: bool | None) -> None:
+    if observed.link.reparented is not reparented:
+        observed.link = msgspec.structs.replace(observed.link, reparented=reparented)
+
+
+def _recorded_parent(child: Observed) -> ProcessKey | None:
+    """Who called fork, exactly. None: not recorded, so what /proc says is all there is."""
+    record = child.record
+    if record is None or record.pre_attach or record.gap:
+        return None
+    return record.parent
+
+
+def _next(table: ProcessTable, child: Observed, mother: ProcessKey | None, access: Access) -> Observed | None:
+    """The next link; None: a dead link's parent is not known. Raises as ``ProcessTable.observe``."""
+    if mother is None:
+        return None if child.process is None else table.observe(child.link.ppid, access)
+    living = _living(table, mother, access)
+    return living if living is not None else ancestors.dead(table.sources, mother, access)
+
+
+def _living(table: ProcessTable, key: ProcessKey, access: Access) -> Observed | None:
+    """The link of a recorded process if it is alive."""
+    try:
+        found = table.observe(key.pid, access)
+    except EvidenceError as error:
+        if error.cause is Cause.PEER_GONE:
+            return None
+        raise
+    if same_process(key, found.link.pid, found.link.start_ticks):
+        return found
+    release([found])
+    return None
 
 
 def _natural_end(link: Link, length: int) -> str | None:
     if link.pid == _INIT:
         return "init"
-    if link.ppid == 0:
+    if link.ppid == 0 and not link.dead:
         return "namespace"
     return "limit" if length == MAX_LINKS else None
 
@@ -105,6 +151,8 @@ def _holds(chain: list[Observed]) -> bool:
     try:
         for observed in chain:
             process = observed.process
+            if process is None:
+                continue
             if process.ppid() != observed.link.ppid or not process.same_image():
                 return False
     except ProcessLookupError:

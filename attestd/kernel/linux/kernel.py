@@ -9,8 +9,9 @@ import time
 
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Evidence, InputHolders, Peer
-from attestd.evidence.protocol import AbsentRecorder, Collected, Feature, Recorder
-from attestd.kernel.linux import chain, features, holders
+from attestd.evidence.protocol import AbsentRecorder, Collected, Feature
+from attestd.evidence.recorder import Recorder
+from attestd.kernel.linux import chain, features, holders, proven
 from attestd.kernel.linux.files import FileReader
 from attestd.kernel.linux.labels import OwnNamespaces
 from attestd.kernel.linux.origins import Origins
@@ -56,7 +57,7 @@ class LinuxKernel:
         self.files = FileReader(frozen_executables=present["executable_frozen"])
         self.origins = Origins()
         self._boot_id = boot_id()
-        self._table = ProcessTable(Sources(self.files, self.origins, OwnNamespaces.read()), table_limit)
+        self._table = ProcessTable(Sources(self.files, self.origins, OwnNamespaces.read(), self._recorder), table_limit)
 
     def peer(self, sock_fd: int) -> Peer:
         """See the protocol."""
@@ -73,7 +74,7 @@ class LinuxKernel:
                     Cause.INCONSISTENT,
                     f"cannot attest the peer: got process {found.pid}, expected {peer.pid} as at accept",
                 )
-            return self._collected(found, pidfd)
+            return self._collected(found, pidfd, sock_fd)
         finally:
             os.close(pidfd)
 
@@ -104,10 +105,11 @@ class LinuxKernel:
         """Forget every process; watches that were handed out stay valid."""
         self._table.close()
 
-    def _collected(self, named: Peer, pidfd: int) -> Collected:
+    def _collected(self, named: Peer, pidfd: int, sock_fd: int | None = None) -> Collected:
+        state, reason = self._recorder.state()
         links, end = chain.walk(self._table, named.pid, pidfd)
         try:
-            state, reason = self._recorder.state()
+            proof = proven.upto(links, self._recorder, sock_fd) if state == "on" else proven.NOTHING
             evidence = Evidence(
                 peer=named,
                 chain=tuple(observed.link for observed in links),
@@ -117,8 +119,10 @@ class LinuxKernel:
                 recorder_reason=reason,
                 exe_forgeable=self._exe_forgeable,
                 collected_ns=time.time_ns(),
+                proven_upto=proof.index,
+                proven_reason=proof.reason,
             )
-            return Collected(evidence=evidence, watch=LinuxWatch(links))
+            return Collected(evidence=evidence, watch=LinuxWatch(links, self._recorder))
         except BaseException:
             chain.release(links)
             raise

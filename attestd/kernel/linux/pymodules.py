@@ -85,7 +85,7 @@ class Interpreter:
         safe = bool(self.flags & {"-P", "-I"} or self._setting("PYTHONSAFEPATH"))
         listed = self._setting("PYTHONPATH")
         entries = listed.split(":") if listed else []
-        return [*([] if safe else [self.view.cwd]), *(self.view.absolute(entry) for entry in entries)]
+        return [*([] if safe else [self.view.here()]), *(self.view.absolute(entry) for entry in entries)]
 
     def _program(self) -> str:
         """Where it thinks it is: argv[0], looked up in PATH if it has no slash. It must be the running image."""

@@ -14,12 +14,15 @@ import msgspec
 
 from attestd.evidence import posture
 from attestd.evidence.model import FileFacts, Link, Namespaces, Script
+from attestd.evidence.protocol import AbsentRecorder
+from attestd.evidence.recorder import Recorder
 from attestd.kernel.linux import labels, mappings, scripts, virtualenv
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.files import SOUND_FILE_SYSTEMS, YOUNG_NS, FileReader
 from attestd.kernel.linux.labels import OwnNamespaces
 from attestd.kernel.linux.origins import Origins
 from attestd.kernel.linux.process import Process
+from attestd.kernel.linux.recorded import Recorded
 from attestd.kernel.linux.status import Status, landmarks, parse_status
 
 if sys.platform != "linux":
@@ -36,10 +39,13 @@ ExeKey = tuple[int, int, int, int, int, int, int, int]
 class Sources:
     """What every process is read with."""
 
-    __slots__ = ("files", "origins", "ours")
+    __slots__ = ("files", "origins", "ours", "recorder")
 
-    def __init__(self, files: FileReader, origins: Origins, ours: OwnNamespaces) -> None:
+    def __init__(
+        self, files: FileReader, origins: Origins, ours: OwnNamespaces, recorder: Recorder | None = None
+    ) -> None:
         self.files = files
+        self.recorder: Recorder = recorder or AbsentRecorder()
         self.origins = origins
         self.ours = ours
 
@@ -81,7 +87,12 @@ class Reading:
         self.status: Status = parse_status(raw) if len(raw) < 4096 else process.status()
         self.gids = tuple(sorted({*self.status.gids[:3], *self.status.groups}))
         self._stat = process.stat()
-        self._argv: tuple[str, ...] = self._tried("cmdline", process.argv, ())
+        self.recorder = sources.recorder
+        self.recorded = Recorded(sources.recorder, process.pid, process.start_ticks)
+        argv = self.recorded.argv
+        self._argv: tuple[str, ...] = argv if argv is not None else self._tried("cmdline", process.argv, ())
+        self._forged = ""
+        self._confirmed = False
         self.exe_key: ExeKey | None = None
         self.exe_text = ""
         self._exe: FileFacts | None = self._tried("exe", self._read_exe, None)
@@ -112,7 +123,17 @@ class Reading:
             cgroup=cgroup,
             posture=found_posture,
             gaps=tuple(self._gaps),
+            recorded=self._confirmed and not self.recorded.objection(),
+            forged=self._forged,
+            unrecorded=self._unrecorded(),
+            environ_cut=self.recorded.event is not None and not self.recorded.environ_whole,
         )
+
+    def _unrecorded(self) -> str:
+        """See ``Link.unrecorded``."""
+        if self._sources.recorder.state()[0] == "absent" or self._forged:
+            return ""
+        return self.recorded.objection() or ("" if self._confirmed else "the file system hides the device of its files")
 
     def consistent(self) -> bool:
         """Whether everything so far was read of one image that still runs. Raises ProcessLookupError."""
@@ -133,7 +154,7 @@ class Reading:
             self._gaps.append(f"{what}: {(error.strerror or 'unreadable').lower()}")
             return otherwise
 
-    def _read_exe(self) -> FileFacts:
+    def _read_exe(self) -> FileFacts | None:
         self.exe_text = self.process.readlink("exe")
         fd = self.process.open_file("exe", _READ)
         try:
@@ -142,9 +163,11 @@ class Reading:
                 fd, self.exe_text, uids[0], self.gids, held=True, access=self._access
             )
             found = os.fstat(fd)
+            verdict = self.recorded.image_is(fd)
         finally:
             os.close(fd)
         self.exe_key = exe_key(found)
+        self._confirmed = verdict is True
         self.stable = self.stable and measured.stable
         if self.process.pagemap_fd is None:
             self.stable = False
@@ -152,6 +175,10 @@ class Reading:
         facts = measured.facts
         if facts.sha256 is None:
             self._gaps.append("exe: content could not be read whole")
+        if verdict is False:
+            self._forged = facts.path
+            self._gaps.append(f"exe: shows {facts.path}, which is not the file that was executed")
+            return None
         if not facts.writable and writable(self._access, facts.path, found, uids, self.gids):
             return msgspec.structs.replace(facts, writable=True)
         return facts
@@ -167,6 +194,7 @@ class Reading:
             argv=self._argv,
             uid=self.status.uids[0],
             gids=self.gids,
+            start=self.recorded.start,
         )
         file = script.file if script else None
         if file is not None:
@@ -198,8 +226,10 @@ class Reading:
             own.append(f"{environment}/bin/python")
             if not any(path.startswith(f"{environment}/") for path in own[:-1]):
                 found.update(posture.from_environment(environment))
-        environ: dict[str, str] = self._tried("environ", self.process.environ, {})
-        found.update(posture.from_environ(environ, family))
+        found.update(posture.from_environ(self.recorded.environ, family))
+        if not self.recorded.environ_whole:
+            environ: dict[str, str] = self._tried("environ", self.process.environ, {})
+            found.update(posture.from_environ(environ, family))
         if self._exe is not None:
             files: dict[str, int] = self._tried("maps", lambda: mappings.executable_files(self.process), {})
             if len(files) == mappings.MAX_FILES:
@@ -211,7 +241,9 @@ class Reading:
 
     def _environment(self) -> str | None:
         """The virtual environment, if the caller could change what is installed in it."""
-        root = self._tried("pyvenv.cfg", lambda: virtualenv.environment_of(self.process, self._argv), None)
+        root = self._tried(
+            "pyvenv.cfg", lambda: virtualenv.environment_of(self.process, self._argv, self.recorded.start), None
+        )
         if root is None:
             return None
         try:

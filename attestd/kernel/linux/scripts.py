@@ -2,7 +2,8 @@
 
 Rules: argv, environment and working directory are the process's own words. They say which file to hash; they prove
 nothing, and without the kernel recorder a process can claim any script of its interpreter. What is not certain is
-``unresolved``, which equals no known script. Relative names are taken from the working directory of now.
+``unresolved``, which equals no known script. Relative names are taken from the working directory of now, or, with the
+kernel recorder, from that of the exec; argv and environment are then the recorded ones.
 
 ``younger_than_process``: the file's ctime is not older than the start of the process, less 20 ms for coarse clocks.
 The exec comes after the start, so an older file is what was loaded unless its directory was exchanged; a newer one
@@ -31,6 +32,7 @@ from attestd.evidence.interpreters.shell import dialect
 from attestd.evidence.model import FileFacts, Origin, Script
 from attestd.kernel.linux import pymodules
 from attestd.kernel.linux.origins import Origins
+from attestd.kernel.linux.recorded import Start
 from attestd.kernel.linux.view import View, label
 
 MAX_TEXT_CHARACTERS = 4096
@@ -69,6 +71,7 @@ def resolve(
     argv: Sequence[str],
     uid: int,
     gids: tuple[int, ...],
+    start: Start | None = None,
 ) -> Script | None:
     """What the process runs; None if its executable is no interpreter.
 
@@ -80,6 +83,7 @@ def resolve(
         argv: the whole command line, nothing shortened.
         uid: whose power to write is asked for, with ``gids``.
         gids: all groups of that user.
+        start: working directory and environment of its exec, if they were recorded.
 
     Raises:
         ProcessLookupError: the process has exited. Nothing else: what cannot be read is unresolved.
@@ -101,7 +105,7 @@ def resolve(
 
     found: _Found | None = None
     if spec.kind != "unresolved":
-        found = _with_script(process.dirfd, spec, (interpreter, exe_path, argv[0]), read)
+        found = _with_script((process.dirfd, start), spec, (interpreter, exe_path, argv[0]), read)
     if found is None or found[0].sha256 is None:
         return Script(kind="unresolved", interpreter=interpreter, name=spec.argument[:MAX_TEXT_CHARACTERS])
     facts, origin = found
@@ -117,11 +121,14 @@ def resolve(
 
 
 def _with_script(
-    dirfd: int, spec: ScriptSpec, called: tuple[str, str, str], read: Callable[[int], _Found]
+    where: tuple[int, Start | None],
+    spec: ScriptSpec,
+    called: tuple[str, str, str],
+    read: Callable[[int], _Found],
 ) -> _Found | None:
     """What ``read`` says of the open script; ``called``: interpreter, executable, argv[0]. None: not certain."""
     try:
-        with View(dirfd) as view:
+        with View(*where) as view:
             fd = _open(view, spec, *called)
         try:
             return read(fd)
@@ -174,6 +181,8 @@ def _open(view: View, spec: ScriptSpec, interpreter: str, exe_path: str, argv0: 
 
 
 def _environ(view: View) -> tuple[tuple[str, str], ...]:
+    if view.environ is not None:
+        return view.environ
     fd = os.open("environ", os.O_RDONLY | os.O_CLOEXEC, dir_fd=view.dirfd)
     with open(fd, "rb") as file:
         return posture.entries(file.read(_SMALL))

@@ -23,6 +23,7 @@ from attestd.evidence.model import Link
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process, gone
 from attestd.kernel.linux.reading import Reading, Sources, exe_key, writable
+from attestd.kernel.linux.recorded import key_of
 
 if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
@@ -33,7 +34,7 @@ _ATTEMPTS = 3
 class Snapshot:
     """A link with the process it was read from; the snapshot is one user of that process."""
 
-    __slots__ = ("_exe_key", "_gids", "_landmarks", "_stable", "_user_ns", "link", "process")
+    __slots__ = ("_exe_key", "_gids", "_landmarks", "_recorder", "_stable", "_user_ns", "link", "process", "record")
 
     def __init__(self, reading: Reading, link: Link) -> None:
         self.process = reading.process
@@ -43,10 +44,14 @@ class Snapshot:
         self._user_ns = None if link.namespaces.user is None else f"user:[{link.namespaces.user}]"
         self._gids = reading.gids
         self._stable = reading.stable
+        self._recorder = reading.recorder
+        self.record = reading.recorded.record
 
     def current(self, access: Access) -> bool:
         """Whether the link would be read the same now. Raises EvidenceError(PEER_GONE)."""
         process = self.process
+        if self._recorder.process(key_of(process.pid, process.start_ticks)) != self.record:
+            return False
         try:
             return (
                 self._stable

@@ -17,6 +17,7 @@ from itertools import islice
 
 from attestd.errors import EvidenceError
 from attestd.evidence.model import Link
+from attestd.evidence.recorder import ProcessRecord
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.reading import Sources
@@ -39,20 +40,21 @@ def default_limit() -> int:
 
 
 class Observed:
-    """A link and a handle on its process, owned by whoever asked."""
+    """A link, a handle on its process (None: dead) owned by whoever asked, and what the recorder knows of it."""
 
-    __slots__ = ("link", "process")
+    __slots__ = ("link", "process", "record")
 
-    def __init__(self, link: Link, process: Process) -> None:
+    def __init__(self, link: Link, process: Process | None, record: ProcessRecord | None = None) -> None:
         self.link = link
         self.process = process
+        self.record = record
 
 
 class ProcessTable:
     """Observes processes through a bounded cache."""
 
     def __init__(self, sources: Sources, limit: int | None = None) -> None:
-        self._sources = sources
+        self.sources = sources
         self._limit = default_limit() if limit is None else limit
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
@@ -67,12 +69,12 @@ class ProcessTable:
         known = self._find(pid)
         if known is not None:
             if self._holds(known, access):
-                return Observed(known.link, known.process)
+                return Observed(known.link, known.process, known.record)
             known.process.close()
         process = Process.open(pid, None if pidfd is None else os.dup(pidfd))
-        fresh = observe(process, self._sources, access)
+        fresh = observe(process, self.sources, access)
         self._keep(fresh)
-        return Observed(fresh.link, fresh.process)
+        return Observed(fresh.link, fresh.process, fresh.record)
 
     def close(self) -> None:
         """Give up every snapshot; watches keep their own processes."""

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import sys
+from typing import Any
 
 if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
@@ -29,6 +30,18 @@ def peer_inode(inode: int) -> int | None:
     Raises:
         OSError: sock_diag is not available (ENOENT means an unknown inode and is answered with None).
     """
+    message = _asked(inode)
+    found = message.get_attr("UNIX_DIAG_PEER") if message is not None else None
+    return int(found) if found else None
+
+
+def cookie(inode: int) -> int | None:
+    """The kernel's number of Unix socket ``inode``, never used twice; None: unknown. Raises as ``peer_inode``."""
+    message = _asked(inode)
+    return int(message["udiag_cookie"]) if message is not None else None
+
+
+def _asked(inode: int) -> Any | None:
     from pyroute2.netlink.diag import (  # noqa: PLC0415 - see the head of the module
         SOCK_DIAG_BY_FAMILY,
         unix_diag_msg,
@@ -56,8 +69,7 @@ def peer_inode(inode: int) -> int | None:
         raise OSError(number, os.strerror(number))
     message = unix_diag_msg(reply)
     message.decode()
-    found = message.get_attr("UNIX_DIAG_PEER")
-    return int(found) if found else None
+    return message
 
 
 def socket_inode(link: str) -> int | None:

@@ -5,7 +5,9 @@ link nor ``..`` leads to another file than the process would get; magic links (`
 would be *ours* and are refused. Without openat2 (before Linux 5.6, or filtered) nothing can be opened: there is no
 weaker way. A file is opened with O_PATH first and read only if it is a regular file that is not in procfs or sysfs.
 
-The working directory is the one of *now*; a process may have left the one it started in, so a relative name is a claim.
+The working directory is the one of *now*, and a process may have left the one it started in, so a relative name is a
+claim; with the words of its exec (``Start``) it is the recorded one, and if that cannot be found again relative names
+lead nowhere.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import stat
 from typing import Self
 
 from attestd.kernel.linux.abi import fs_name
+from attestd.kernel.linux.recorded import Start
 
 _SYS_OPENAT2 = 437
 _O_PATH = 0o10000000
@@ -39,11 +42,16 @@ class View:
         OSError: root or working directory may not be read. ProcessLookupError: the process has exited.
     """
 
-    def __init__(self, dirfd: int) -> None:
+    def __init__(self, dirfd: int, start: Start | None = None) -> None:
         self.dirfd = dirfd
+        self.environ = start.environ if start is not None else None
+        """The recorded environment; None: it was not recorded whole."""
+        self.dead = start is not None and start.dead
         self._root_text = os.readlink("root", dir_fd=dirfd).rstrip("/")
         self.cwd = self.inside(os.readlink("cwd", dir_fd=dirfd))
         self._root = os.open("root", _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirfd)
+        if start is not None:
+            self.cwd = self._began_in(start)
 
     def __enter__(self) -> Self:
         return self
@@ -56,9 +64,31 @@ class View:
         inner = label.removeprefix(self._root_text) if label.startswith(self._root_text + "/") else label
         return inner or "/"
 
+    def here(self) -> str:
+        """The working directory. Raises FileNotFoundError if the recorded one cannot be found again."""
+        if not self.cwd:
+            raise FileNotFoundError(errno.ENOENT, "cannot find the recorded working directory again")
+        return self.cwd
+
     def absolute(self, name: str) -> str:
-        """``name`` from the working directory; ``..`` is left to the kernel."""
-        return os.path.join(self.cwd, name)
+        """``name`` from the working directory; ``..`` is left to the kernel. Raises FileNotFoundError: unknown."""
+        return name if name.startswith("/") else os.path.join(self.here(), name)
+
+    def _began_in(self, start: Start) -> str:
+        """The recorded working directory, if a path still leads to it; else an empty text."""
+        for path in dict.fromkeys((start.cwd, self.cwd)):
+            if path is None:
+                continue
+            try:
+                handle = self.handle(path)
+            except OSError:
+                continue
+            try:
+                if start.is_in(os.fstat(handle), fs_name(handle)):
+                    return path
+            finally:
+                os.close(handle)
+        return ""
 
     def handle(self, path: str) -> int:
         """An O_PATH descriptor of what an absolute path leads to. Raises OSError."""
@@ -99,6 +129,8 @@ class View:
 
     def descriptor(self, number: int) -> int:
         """Open for reading the regular file behind a descriptor of the process. Raises OSError."""
+        if self.dead:
+            raise OSError(errno.EBADF, "cannot open a descriptor of a process that has exited")
         return regular(os.open(f"fd/{number}", _O_PATH | os.O_CLOEXEC, dir_fd=self.dirfd))
 
     def read(self, path: str, limit: int) -> bytes:

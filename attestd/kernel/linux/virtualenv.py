@@ -12,13 +12,14 @@ import os
 import sys
 
 from attestd.kernel.linux.process import Process
+from attestd.kernel.linux.recorded import Start
 from attestd.kernel.linux.view import View
 
 if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
 
 
-def environment_of(process: Process, argv: tuple[str, ...]) -> str | None:
+def environment_of(process: Process, argv: tuple[str, ...], start: Start | None = None) -> str | None:
     """Root of the environment as the process sees it; None if there is none or argv[0] does not lead to its image.
 
     Raises:
@@ -26,7 +27,7 @@ def environment_of(process: Process, argv: tuple[str, ...]) -> str | None:
     """
     if not argv or "/" not in argv[0]:
         return None
-    with View(process.dirfd) as view:
+    with View(process.dirfd, start) as view:
         program = os.path.normpath(view.absolute(argv[0]))
         running, called = os.stat("exe", dir_fd=process.dirfd), view.stat(program)
         if called is None or (called.st_dev, called.st_ino) != (running.st_dev, running.st_ino):

@@ -8,7 +8,9 @@ answers both. A tracer can attach to a single thread without showing in the main
 the peer and of the accountable client are looked at once, when the accountable client becomes known. The peer's tracer
 is looked at on every message; the accountable client's too, unless that was done within the last millisecond: a status
 costs 7 µs, and who traces an ancestor for less than a millisecond could as well do it between two messages. Where the
-pagemap of either may not be read, an exec could not be seen: such a watch never verifies.
+pagemap of either may not be read, an exec could not be seen: such a watch never verifies. Where the kernel recorder
+knew the peer and the accountable client, their exec counters must be those of the attestation as well; a record that is
+gone (the recorder was unloaded) verifies no more. A dead link can be accountable for a level 0 only: never verifies.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from time import monotonic_ns
 
 from attestd.errors import Cause
 from attestd.evidence.model import Link
+from attestd.evidence.protocol import AbsentRecorder
+from attestd.evidence.recorder import ProcessKey, Recorder
 from attestd.kernel.linux.process import UNTRACED, Process
 from attestd.kernel.linux.status import parse_status
 from attestd.kernel.linux.table import Observed
@@ -37,9 +41,16 @@ class LinuxWatch:
     Until ``pin_accountable`` is called, the peer counts as accountable.
     """
 
-    def __init__(self, chain: list[Observed]) -> None:
-        self._processes: list[Process] = [observed.process for observed in chain]
+    def __init__(self, chain: list[Observed], recorder: Recorder | None = None) -> None:
+        peer = chain[0].process
+        if peer is None:
+            raise ValueError("cannot watch a chain whose peer is dead")
+        self._peer = peer
+        self._processes: list[Process | None] = [observed.process for observed in chain]
         self._links: list[Link] = [observed.link for observed in chain]
+        self._recorder = recorder or AbsentRecorder()
+        self._records = [observed.record for observed in chain]
+        self._counters: tuple[tuple[ProcessKey, int], ...] = ()
         self._peer_pid = self._links[0].pid
         self._accountable = 0
         self._lasting: Cause | None = None
@@ -60,7 +71,10 @@ class LinuxWatch:
                     return self._image_gone(index)
             fd, expected = self._peer_status
             if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
-                return self._status_changed(0)
+                return _status_changed(self._peer)
+            for key, counter in self._counters:
+                if (now := self._recorder.exec_counter(key)) != counter:
+                    return Cause.UNATTESTABLE if now is None else Cause.IMAGE_CHANGED
             if self._accountable:
                 return self._ancestors_changed()
         except ProcessLookupError:
@@ -69,13 +83,16 @@ class LinuxWatch:
 
     def _ancestors_changed(self) -> Cause | None:
         for index in range(1, self._accountable):
-            if self._processes[index].ppid() != self._links[index].ppid:
+            process = self._processes[index]
+            if process is not None and process.ppid() != self._links[index].ppid:
                 return Cause.CHAIN_CHANGED
         now = monotonic_ns()
         if now - self._looked_ns >= TRACER_FRESH_NS:
-            status = self._processes[self._accountable].status_bytes()
-            if UNTRACED not in status:
-                return self._status_changed(self._accountable)
+            client = self._processes[self._accountable]
+            if client is None:
+                return Cause.UNATTESTABLE
+            if UNTRACED not in client.status_bytes():
+                return _status_changed(client)
             self._looked_ns = now
         return None
 
@@ -83,25 +100,30 @@ class LinuxWatch:
         """Descriptors (pidfds) of the peer and the accountable client, one of each process; empty after ``close``."""
         if not self._processes:
             return ()
-        return tuple(dict.fromkeys((self._processes[0].pidfd, self._processes[self._accountable].pidfd)))
+        held = (self._peer, self._processes[self._accountable])
+        return tuple(dict.fromkeys(process.pidfd for process in held if process is not None))
 
     def pin_accountable(self, index: int) -> None:
         """See the protocol. Raises IndexError for a link that is not there or was released."""
         if not 0 <= index < len(self._processes):
             raise IndexError(f"cannot pin link {index}: the watch holds {len(self._processes)} links")
         for process in self._processes[index + 1 :]:
-            process.close()
-        del self._processes[index + 1 :], self._links[index + 1 :]
+            if process is not None:
+                process.close()
+        del self._processes[index + 1 :], self._links[index + 1 :], self._records[index + 1 :]
         self._accountable = index
         self._arrange()
-        if any(_threads_traced(process) for process in {self._processes[0], self._processes[index]}):
+        held = {self._peer, self._processes[index]}
+        if any(_threads_traced(process) for process in held if process is not None):
             self._lasting = Cause.TRACED
 
     def close(self) -> None:
         """Release every descriptor. Idempotent."""
         for process in self._processes:
-            process.close()
+            if process is not None:
+                process.close()
         self._processes.clear()
+        self._counters = ()
         self._pagemaps = ()
         self._lasting = Cause.PEER_GONE
 
@@ -109,23 +131,30 @@ class LinuxWatch:
         """Lay out what ``verify`` reads, so that it only loops."""
         last = self._accountable
         held = self._processes[: last + 1]
-        self._pagemaps = tuple((i, p.pagemap_fd) for i, p in enumerate(held) if p.pagemap_fd is not None)
+        self._pagemaps = tuple(
+            (i, p.pagemap_fd) for i, p in enumerate(held) if p is not None and p.pagemap_fd is not None
+        )
         parent = b"\nPPid:\t%d" % self._links[0].ppid if last else b""  # whose child the accountable is does not matter
-        self._peer_status = (held[0].status_fd, parent + UNTRACED)
+        self._peer_status = (self._peer.status_fd, parent + UNTRACED)
         self._looked_ns = 0
-        if held[0].pagemap_fd is None or held[last].pagemap_fd is None:
+        watched = {0: self._records[0], last: self._records[last]}.values()
+        self._counters = tuple((record.key, record.exec_counter) for record in watched if record is not None)
+        client = held[last]
+        if self._peer.pagemap_fd is None or client is None or client.pagemap_fd is None:
             self._lasting = Cause.UNATTESTABLE
 
     def _image_gone(self, index: int) -> Cause:
         """A process on its way out has lost its memory before its pidfd says so; after an exec it has a new one."""
-        has_memory = b"\nVmPeak:" in self._processes[index].status_bytes()
+        process = self._processes[index]
+        has_memory = process is not None and b"\nVmPeak:" in process.status_bytes()
         return Cause.IMAGE_CHANGED if has_memory else Cause.PEER_GONE
 
-    def _status_changed(self, index: int) -> Cause:
-        status = parse_status(self._processes[index].status_bytes())
-        if status.zombie:
-            return Cause.PEER_GONE
-        return Cause.TRACED if status.tracer_pid else Cause.CHAIN_CHANGED
+
+def _status_changed(process: Process) -> Cause:
+    status = parse_status(process.status_bytes())
+    if status.zombie:
+        return Cause.PEER_GONE
+    return Cause.TRACED if status.tracer_pid else Cause.CHAIN_CHANGED
 
 
 def _threads_traced(process: Process) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from attestd.enforcement.proof import Proof, ProofState
 
 
@@ -77,3 +79,12 @@ def test_a_proof_is_given_once():
     assert proof.answered("secret", 50)
     assert not proof.answered("secret", 10)
     assert not proof.holds(20)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_proven_by_the_recorder(relayed: bool):
+    """What the recorder proved needs no challenge, and what was queued before counts too."""
+    proof = Proof(relayed=relayed, old_bytes=500, challenge="secret", proven=True)
+    assert proof.holds(0)
+    assert not proof.pending
+    assert (proof.challenge(), proof.echo()) == (None, None)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from attestd.errors import Cause, EvidenceError
-from attestd.evidence.protocol import Kernel
+from attestd.evidence.protocol import AbsentRecorder, Kernel
 from attestd.kernel.linux.kernel import LinuxKernel, boot_id, host_id
 from tests.support.children import listening, python
 
@@ -28,7 +28,7 @@ def _kernel() -> Iterator[LinuxKernel]:
     kernel.close()
 
 
-class LoudRecorder:
+class LoudRecorder(AbsentRecorder):
     """A recorder that is on."""
 
     def state(self) -> tuple[str, str]:

@@ -38,6 +38,8 @@ _SHAPES = {
     "state": (4, layout.STATE.size),
     "words_of_task": (4, layout.WORDS_BYTES),
 }
+_COUNTER = struct.Struct("<3Q")
+"""The head of a process record: start time, the parent's, exec counter."""
 _OPTIONAL = "words_of_task"
 _ANCESTORS_MAX = 32
 _PROGRAMS = ("on_fork", "on_exec", "on_exit")
@@ -112,6 +114,16 @@ class BpfRecorder:
                 if table.find():
                     return _exact(layout.process(table.value), key)
         return None
+
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """Of a living process, in one lookup."""
+        with self._lock:
+            table = self._alive
+            layout.KEY.pack_into(table.key, 0, key.start_ns // layout.TICK_NS, key.pid, 0)
+            if not self._fds or not table.find():
+                return None
+            start_ns, _, counter = _COUNTER.unpack_from(table.value)
+        return None if key.start_ns % layout.TICK_NS and key.start_ns != start_ns else int(counter)
 
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """The process and its ancestors; ``gap`` on the last one says that its parent is no longer remembered."""
