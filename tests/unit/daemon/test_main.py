@@ -83,14 +83,14 @@ def test_errors_for_people_and_interruptions(monkeypatch: pytest.MonkeyPatch, ho
     """Every error of the family has its own exit code; Ctrl-C is a failure without a traceback."""
     del home
 
-    def broken(_paths: object) -> None:
+    def broken(_paths: object, _recorder: object) -> None:
         raise IntegrityError("cannot trust the log")
 
     monkeypatch.setattr(module, "_run", broken)
     result = run("run", "--user")
     assert (result.exit_code, result.output) == (ExitCode.INTEGRITY_BROKEN, "error: cannot trust the log\n")
 
-    def interrupted(_paths: object) -> None:
+    def interrupted(_paths: object, _recorder: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_run", interrupted)
@@ -110,7 +110,7 @@ async def test_serving_until_a_signal(home: Path, capsys: pytest.CaptureFixture[
     """It says what it serves, reloads on SIGHUP, and ends in order on SIGTERM."""
     from attestd.daemon.paths import user_paths
 
-    serving = asyncio.ensure_future(module._serve(user_paths()))
+    serving = asyncio.ensure_future(module._serve(user_paths(), str(home / "no-recorder")))
     control = home / "r" / "attestd" / "control.sock"
     async with asyncio.timeout(10):
         while not control.exists():

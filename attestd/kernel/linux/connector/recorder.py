@@ -68,6 +68,13 @@ class ConnectorRecorder:
             entry = self._find(key)
             return None if entry is None else self._table.record(entry)
 
+    def exec_counter(self, key: ProcessKey) -> int | None:
+        """See ``Recorder``. A counter that a loss made inexact is not known."""
+        found = self.process(key)
+        if found is None or found.exited_ns is not None or not found.counter_exact:
+            return None
+        return found.exec_counter
+
     def lineage(self, key: ProcessKey, limit: int = 32) -> tuple[ProcessRecord, ...]:
         """The process and its ancestors; see ``Recorder``."""
         with self._lock:
