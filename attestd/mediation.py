@@ -185,6 +185,7 @@ ENDING = frozenset(
         Cause.PEER_GONE,
         Cause.TRACED,
         Cause.FOREIGN_NAMESPACE,
+        Cause.INCONSISTENT,
     }
 )
 """Causes that end the session: the attestation no longer describes who is there."""

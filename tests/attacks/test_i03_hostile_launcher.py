@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.attackers import Arena, python
@@ -38,13 +39,25 @@ def test_a_genuine_client_in_hostile_hands(arena: Arena, way: str, name: str):
 
 def test_a_build_step_is_a_hostile_launcher(arena: Arena):
     """A package's script that make runs may be anybody's: the client below it is refused under the default grant."""
+    tool = _make(arena.root)
     makefile = arena.root / "Makefile"
     makefile.write_text("install:\n\t@$(RUN)\n")
 
     def argv(path: Path) -> list[str | Path]:
         run = " ".join(str(word) for word in python(arena.agent(), path))
-        return ["/usr/bin/make", "-s", "-f", makefile, f"RUN={run}"]
+        return [tool, "-s", "-f", makefile, f"RUN={run}"]
 
     arena.succeeds_naively(argv, named("agent.py"))
     answers = arena.fails(argv, "launcher", "inline")
     assert "make" in arena.caller(answers)["display"]
+
+
+def _make(root: Path) -> Path:
+    """make; where the tests themselves run below make, and so every grant names it, a make that nobody named."""
+    system = Path("/usr/bin/make")
+    if not any(parent.name() == "make" for parent in psutil.Process().parents()):
+        return system
+    own = root / "make"
+    own.write_bytes(system.read_bytes() + b"\0")
+    own.chmod(0o755)
+    return own

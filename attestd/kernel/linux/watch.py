@@ -3,14 +3,15 @@
 Rules: nothing is opened here; everything is read from descriptors that were kept since the attestation and cannot
 come to mean another process. For the peer and each link up to the accountable client: the kept pagemap is not at end
 of file (same image, alive), and the parent is the one that was attested. For the peer and the accountable client: no
-tracer. The status file prints PPid and TracerPid on two lines that follow each other, so one read and one comparison
-answers both. A tracer can attach to a single thread without showing in the main thread's status; the other threads of
-the peer and of the accountable client are looked at once, when the accountable client becomes known. The peer's tracer
-is looked at on every message; the accountable client's too, unless that was done within the last millisecond: a status
-costs 7 µs, and who traces an ancestor for less than a millisecond could as well do it between two messages. Where the
-pagemap of either may not be read, an exec could not be seen: such a watch never verifies. Where the kernel recorder
-knew the peer and the accountable client, their exec counters must be those of the attestation as well; a record that is
-gone (the recorder was unloaded) verifies no more. A dead link can be accountable for a level 0 only: never verifies.
+tracer, and for the peer the same uids. The status file prints PPid, TracerPid and Uid on lines that follow each
+other, so one read and one comparison answers all three. A tracer can attach to a single thread without showing in the
+main thread's status; the other threads of the peer and of the accountable client are looked at once, when the
+accountable client becomes known. The peer's tracer is looked at on every message; the accountable client's too,
+unless that was done within the last millisecond: a status costs 7 µs, and who traces an ancestor for less than a
+millisecond could as well do it between two messages. Where the pagemap of either may not be read, an exec could not
+be seen: such a watch never verifies. Where the kernel recorder knew the peer and the accountable client, their exec
+counters must be those of the attestation as well; a record that is gone (the recorder was unloaded) verifies no more.
+A dead link can be accountable for a level 0 only: never verifies.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class LinuxWatch:
                     return self._image_gone(index)
             fd, expected = self._peer_status
             if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
-                return _status_changed(self._peer)
+                return _status_changed(self._peer, self._links[0])
             for key, counter in self._counters:
                 if (now := self._recorder.exec_counter(key)) != counter:
                     return Cause.UNATTESTABLE if now is None else Cause.IMAGE_CHANGED
@@ -92,7 +93,7 @@ class LinuxWatch:
             if client is None:
                 return Cause.UNATTESTABLE
             if UNTRACED not in client.status_bytes():
-                return _status_changed(client)
+                return _status_changed(client, self._links[self._accountable])
             self._looked_ns = now
         return None
 
@@ -135,7 +136,7 @@ class LinuxWatch:
             (i, p.pagemap_fd) for i, p in enumerate(held) if p is not None and p.pagemap_fd is not None
         )
         parent = b"\nPPid:\t%d" % self._links[0].ppid if last else b""  # whose child the accountable is does not matter
-        self._peer_status = (self._peer.status_fd, parent + UNTRACED)
+        self._peer_status = (self._peer.status_fd, parent + UNTRACED + b"Uid:\t%d\t%d\t%d\t%d\n" % self._links[0].uids)
         self._looked_ns = 0
         watched = {0: self._records[0], last: self._records[last]}.values()
         self._counters = tuple((record.key, record.exec_counter) for record in watched if record is not None)
@@ -150,11 +151,13 @@ class LinuxWatch:
         return Cause.IMAGE_CHANGED if has_memory else Cause.PEER_GONE
 
 
-def _status_changed(process: Process) -> Cause:
+def _status_changed(process: Process, link: Link) -> Cause:
     status = parse_status(process.status_bytes())
     if status.zombie:
         return Cause.PEER_GONE
-    return Cause.TRACED if status.tracer_pid else Cause.CHAIN_CHANGED
+    if status.tracer_pid:
+        return Cause.TRACED
+    return Cause.CHAIN_CHANGED if status.uids == link.uids else Cause.INCONSISTENT
 
 
 def _threads_traced(process: Process) -> bool:

@@ -174,3 +174,23 @@ def test_without_a_pagemap_nothing_verifies(table: ProcessTable, monkeypatch: py
     watch = LinuxWatch(links)
     assert watch.verify(0) is Cause.UNATTESTABLE
     watch.close()
+
+
+@pytest.mark.root
+def test_another_uid_is_noticed(tmp_path):
+    """A peer that changed its uid after the attestation is not who was attested."""
+    import subprocess
+    import sys
+
+    from attestd.kernel.linux.kernel import LinuxKernel
+
+    source = "import os,sys; print(1, flush=True); sys.stdin.readline(); os.setuid(65534); print(2, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        watch = LinuxKernel().collect_pid(child.pid).watch
+        assert watch.verify(child.pid) is None
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert watch.verify(child.pid) is Cause.INCONSISTENT
+        watch.close()
