@@ -177,7 +177,7 @@ def test_without_a_pagemap_nothing_verifies(table: ProcessTable, monkeypatch: py
 
 
 @pytest.mark.root
-def test_another_uid_is_noticed(tmp_path):
+def test_another_uid_is_noticed():
     """A peer that changed its uid after the attestation is not who was attested."""
     import subprocess
     import sys
