@@ -21,7 +21,7 @@ def render() -> str:
     introduction = (
         "The level of a caller is the least cap of all reasons that apply to it, so another fact can only lower it. "
         "A grant states the level that it needs at least; by default that is 1. `attestctl inspect --self` and "
-        "`attestctl pending` show the reasons. Without the kernel recorder, which is not part of this version, every "
+        "`attestctl pending` show the reasons. Without the kernel recorder every "
         "level is at most 1 where unprivileged user namespaces are allowed (`image-claimed`)."
     )
     meaning = table(("level", "meaning"), ((str(level), text) for level, text in MEANING.items()))

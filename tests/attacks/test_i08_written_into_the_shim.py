@@ -7,25 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, attempt, causes, collect, modern_shot, python, shots
+from tests.support.hostile_launchers import PIPED
 from tests.support.instance import SCRIPTS
 from tests.support.naive import marks, named
 
 pytestmark = pytest.mark.attack("I8")
-
-PIPED = '''\
-"""Starts a relay, writes a file into its pipe, becomes a granted program with both. argv: file, relay, --, words."""
-import os, subprocess, sys
-
-text, *rest = sys.argv[1:]
-cut = rest.index("--")
-relay = subprocess.Popen(rest[:cut], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-relay.stdin.write(open(text, "rb").read())
-relay.stdin.flush()
-for stream in (relay.stdin, relay.stdout):
-    os.set_inheritable(stream.fileno(), True)
-words = rest[cut + 1 :]
-os.execv(words[0], [word.replace("FDS", f"{relay.stdout.fileno()},{relay.stdin.fileno()}") for word in words])
-'''
 
 
 def launder(arena: Arena, text: Path, *relay: str | Path) -> list[str | Path]:

@@ -7,26 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, python
+from tests.support.hostile_launchers import HIDE
 from tests.support.naive import named
 
 pytestmark = pytest.mark.attack("I17")
-
-HIDE = '''\
-"""Starts a program as a grandchild whose parent has exited. argv: setsid | stay, the program's words."""
-import os, sys
-
-how, *words = sys.argv[1:]
-if os.fork() == 0:
-    if how == "setsid":
-        os.setsid()
-    if os.fork() == 0:
-        before = os.getppid()
-        while os.getppid() == before and before != 1:
-            pass
-        os.execv(words[0], words)
-    os._exit(0)
-os.wait()
-'''
 
 
 @pytest.mark.parametrize("how", ["setsid", "stay"])

@@ -17,42 +17,13 @@ from typing import Any
 import pytest
 
 from tests.support.attackers import Arena, arena, attempt, causes, collect, modern_shot, python, shots, until
+from tests.support.hostile_launchers import HIDE, PIPED
 from tests.support.instance import SCRIPTS, TALK
 from tests.support.naive import marks
 from tests.support.recorder import recording
 
 pytestmark = pytest.mark.root
 
-HIDE = '''\
-"""Starts a program as a grandchild whose parent has exited. argv: setsid | stay, the program's words."""
-import os, sys
-
-how, *words = sys.argv[1:]
-if os.fork() == 0:
-    if how == "setsid":
-        os.setsid()
-    if os.fork() == 0:
-        before = os.getppid()
-        while os.getppid() == before and before != 1:
-            pass
-        os.execv(words[0], words)
-    os._exit(0)
-os.wait()
-'''
-PIPED = '''\
-"""Starts a relay, writes a file into its pipe, becomes a granted program with both. argv: file, relay, --, words."""
-import os, subprocess, sys
-
-text, *rest = sys.argv[1:]
-cut = rest.index("--")
-relay = subprocess.Popen(rest[:cut], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-relay.stdin.write(open(text, "rb").read())
-relay.stdin.flush()
-for stream in (relay.stdin, relay.stdout):
-    os.set_inheritable(stream.fileno(), True)
-words = rest[cut + 1 :]
-os.execv(words[0], [word.replace("FDS", f"{relay.stdout.fileno()},{relay.stdin.fileno()}") for word in words])
-'''
 CHILD = '''\
 """A client that starts its relay as clients do, and copies lines. argv: the relay's words."""
 import subprocess, sys
