@@ -11,8 +11,11 @@ Rules
   this shim, run by this very interpreter. What is not checked: a hostile process of the same user can run that program
   in an environment of its making; system mode is the cure.
 - Standard output carries relayed bytes, or JSON-RPC errors while the daemon is away, and nothing else.
-- One thread per direction, with blocking reads and writes: a full pipe one way never holds the other way, and nothing
-  is buffered beyond one block. O_NONBLOCK is never set on standard input or output, which are shared with the client.
+- Where standard input and output are pipes or socket pairs it offers both to the daemon with its first byte, and steps
+  aside once they are taken: it then passes no byte, and waits for the daemon's end of stream.
+- Otherwise one thread per direction, with blocking reads and writes: a full pipe one way never holds the other way, and
+  nothing is buffered beyond one block.
+- O_NONBLOCK is never set on standard input or output, which are shared with the client.
 - End of input is passed on (the daemon may still answer); the daemon's end of stream ends the shim.
 """
 # ruff: noqa: PLC0415, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, SIM105 - each import costs more than the rest
@@ -47,6 +50,10 @@ NAME_LENGTH = 64
 BLOCK_BYTES = 1 << 17
 LINE_BYTES = 16 << 20
 CONNECT_S = 10
+OFFER = b"\0"
+"""The first byte, when the descriptors come with it; no JSON text begins with it."""
+TAKEN = b"\0"
+DECLINED = b"\1"
 REFUSED = -31403
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 5
@@ -55,8 +62,10 @@ AF_UNIX = 1
 SOCK_STREAM = 1
 SO_PEERCRED = 17
 SO_PEERPIDFD = 77
+SCM_RIGHTS = 1
 ENOPROTOOPT = 92
 S_IFMT = 0o170000
+S_IFIFO = 0o010000
 S_IFSOCK = 0o140000
 S_IFDIR = 0o040000
 STICKY = 0o1000
@@ -245,7 +254,7 @@ def verify_program(pid: int, beside: str) -> None:
         raise _untrusted(f"pid {pid} listens and runs {script or 'no script'}, expected {expected}")
 
 
-def relay(sock: _socket.socket) -> int:
+def serve(sock: _socket.socket) -> int:
     """Both directions until the daemon closes. Returns the exit code."""
 
     def end(number: int, _frame: object) -> None:
@@ -256,17 +265,52 @@ def relay(sock: _socket.socket) -> int:
 
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM):
         _signal.signal(number, end)
-    _thread.start_new_thread(_inwards, (sock,))
     block = bytearray(BLOCK_BYTES)
-    view = memoryview(block)
     try:
-        while size := sock.recv_into(block):
-            write_all(1, view[:size])
+        said = b""
+        if _passable(0) and _passable(1):
+            fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1))
+            sock.sendmsg([OFFER], [(_socket.SOL_SOCKET, SCM_RIGHTS, fds)])
+            said = bytes(memoryview(block)[: sock.recv_into(block)])
+            if not said:
+                return 0
+            if said[:1] == TAKEN:
+                return _stand_by(sock)
+            if said[:1] == DECLINED:
+                said = said[1:]
+        return _relay(sock, block, said)
     except BrokenPipeError:
         return 0  # the client wants no more
     except OSError as error:
         complain(f"error: the connection to the daemon broke: {error.strerror}")
         return 1
+
+
+def _passable(fd: int) -> bool:
+    """Whether the daemon can use it in our place: a pipe or a socket."""
+    try:
+        return os.fstat(fd).st_mode & S_IFMT in (S_IFIFO, S_IFSOCK)
+    except OSError:
+        return False
+
+
+def _stand_by(sock: _socket.socket) -> int:
+    """The daemon has the client's descriptors; without our copies the client sees the end when the daemon ends."""
+    nothing = os.open("/dev/null", os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    while sock.recv(1):
+        pass
+    return 0
+
+
+def _relay(sock: _socket.socket, block: bytearray, said: bytes) -> int:
+    """Pass the bytes ourselves, after those that the daemon has ``said`` already."""
+    _thread.start_new_thread(_inwards, (sock,))
+    write_all(1, said)
+    view = memoryview(block)
+    while size := sock.recv_into(block):
+        write_all(1, view[:size])
     return 0
 
 
@@ -430,7 +474,7 @@ def run(words: list[str], script: str) -> int:
         verify_peer(sock, target, os.path.dirname(os.path.realpath(script)))
     except Away as away:
         return answer_away(away, target.server)
-    return relay(sock)
+    return serve(sock)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from attestd.daemon.sessions import SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ServerFacts, ToolFacts
 from attestd.enforcement.bindings import Bindings
+from attestd.enforcement.client_end import ClientEnd, take
 from attestd.enforcement.connection import Connection, Link
 from attestd.enforcement.link import LinkOwner, StreamLink
 from attestd.enforcement.listener import Admission, Listener, listen
@@ -292,6 +293,7 @@ class Daemon:
             limits=limits,
             open_link=partial(self._open_link, front),
             ended=self._session_ended,
+            take=partial(taken, attested) if attested.relayed else None,
         )
         self.sessions[connection] = SessionInfo(
             id=session_id,
@@ -452,6 +454,13 @@ class Daemon:
         self.record(Entry(kind="log", id="stop"))
         self.approvals.close()
         self.audit.close()
+
+
+def taken(attested: Attested, fds: tuple[int, ...]) -> ClientEnd | None:
+    """The client's own input and output, which its relay offers, if they can be used."""
+    evidence, accountable = attested.evidence, attested.result.accountable
+    writers = frozenset(link.pid for link in evidence.chain[1 : accountable + 1])
+    return take(fds, evidence.input, evidence.peer.pid, writers)
 
 
 def caller_body(attested: Attested) -> bytes:

@@ -1,18 +1,20 @@
 """One client connection: the socket, its session and its link to a back end. Carries out what the session says.
 
-Reads with ``recvmsg``, because SO_PASSCRED credentials are the only proof of who wrote. Nothing is read while the other
-side is congested, and nothing from a client that does not read its own answers: refusals take room, too.
+The client's end names the writer of every byte. A relay may offer its client's own descriptors with its first byte;
+from then on these are the client's end. Nothing is read while the other side is congested, and nothing from a client
+that does not read its own answers: refusals take room, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from attestd.enforcement.client_end import DECLINED, OFFER, TAKEN, ClientEnd, SocketEnd
 from attestd.enforcement.clock import MessageClock
 from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer
 from attestd.enforcement.outbox import Outbox
@@ -23,10 +25,6 @@ from attestd.wire.framing import Line, LineFramer
 from attestd.wire.model import Limits, WireError
 from attestd.wire.server import ServerMessage
 
-READ_BYTES = 1 << 16
-UCRED = struct.Struct("=iII")
-ANCILLARY = socket.CMSG_SPACE(UCRED.size)
-SCM_CREDENTIALS = 2
 TURN_S = 0.005
 """How long the lines of one client may keep the loop; a block of short lines would take a second."""
 LAST_WORDS_S = 2.0
@@ -56,6 +54,8 @@ class Link(Protocol):
         """Let go of the back end."""
 
 
+Take = Callable[[tuple[int, ...]], ClientEnd | None]
+"""What to do with the descriptors that a relay offers: the client's end from now on, or None after closing them."""
 OpenLink = Callable[["Connection"], Awaitable[Link]]
 """Opens the session's link. Raises ServerError."""
 
@@ -84,10 +84,14 @@ class Connection:
         limits: Limits,
         open_link: OpenLink,
         ended: Callable[[Connection, str, str], None],
+        take: Take | None = None,
     ) -> None:
+        """``take``: only where the peer is a relay, which may step aside."""
         self._loop = loop
         self._sock = sock
-        self._fd = sock.fileno()
+        self._socket_end = SocketEnd(sock)
+        self._end: ClientEnd = self._socket_end
+        self._take = take
         self.session = session
         self._watch = watch
         self._peer_pid = peer_pid
@@ -98,7 +102,7 @@ class Connection:
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
         self._waiting: list[ToServer] = []
-        self._outbox = Outbox(loop, self._fd, relieved=self._client_relieved, broken=self._client_broken)
+        self._outbox = self._new_outbox()
         self._reading = False
         self._closed = False
         for fd in watch.exit_fds():
@@ -107,22 +111,52 @@ class Connection:
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
+    def _new_outbox(self) -> Outbox:
+        end = self._end
+        return Outbox(
+            self._loop, end.out_fd, write=end.write, relieved=self._client_relieved, broken=self._client_broken
+        )
+
     def _readable(self) -> None:
         try:
-            data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, ANCILLARY)
+            if self._take is not None:
+                self._first_bytes(self._take)
+                return
+            data, writer = self._end.read()
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data, ancillary = b"", []
+            data, writer = b"", 0
+        self._received(data, writer)
+
+    def _received(self, data: bytes, writer: int) -> None:
         if not data:
             self._finished(MessageClock())
-            return
-        writer = _writer(ancillary)
-        if writer != self._peer_pid:
+        elif writer != self._peer_pid:
             self._carry_out(self.session.foreign_writer(writer, MessageClock()))
+        else:
+            self._lines.extend(self._framer.feed(data))
+            self._mediate()
+
+    def _first_bytes(self, take: Take) -> None:
+        """What a relay sends first: bytes of the client, or the offer to step aside, which is answered in one byte."""
+        data, writer, fds = self._socket_end.read_first()
+        self._take = None
+        if data != OFFER or writer != self._peer_pid:
+            for fd in fds:
+                os.close(fd)
+            self._received(data, writer)
             return
-        self._lines.extend(self._framer.feed(data))
-        self._mediate()
+        end = take(fds)
+        if end is None:
+            self._sock.send(DECLINED)
+            return
+        self._pause()
+        self._outbox.discard()
+        self._end = end
+        self._outbox = self._new_outbox()
+        self._sock.send(TAKEN)
+        self._resume()
 
     def _mediate(self) -> None:
         """Take the lines that were read, for one turn of the loop; what is left waits until the others had theirs."""
@@ -166,7 +200,7 @@ class Connection:
     def _pause(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._fd)
+            self._loop.remove_reader(self._end.in_fd)
 
     @property
     def _held_back(self) -> bool:
@@ -178,7 +212,7 @@ class Connection:
     def _resume(self) -> None:
         if not self._reading and not self._closed and self.session.state is State.OPEN and not self._held_back:
             self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
+            self._loop.add_reader(self._end.in_fd, self._readable)
 
     # -- the server's side ------------------------------------------------------------------------------------------
 
@@ -285,15 +319,8 @@ class Connection:
         def release() -> None:
             timeout.cancel()
             self._outbox.discard()
+            self._end.close()
             self._sock.close()
 
         timeout = self._loop.call_later(LAST_WORDS_S, release)
         self._outbox.finish(release)
-
-
-def _writer(ancillary: list[tuple[int, int, bytes]]) -> int:
-    """The pid that the kernel names as the writer; 0, which is nobody, if it names none."""
-    for level, kind, value in ancillary:
-        if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
-            return int(UCRED.unpack_from(value)[0])
-    return 0

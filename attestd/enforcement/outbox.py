@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 HIGH_BYTES = 1 << 20
 LOW_BYTES = 1 << 18
@@ -19,13 +20,36 @@ LOW_BYTES = 1 << 18
 class Outbox:
     """The write side of one non-blocking descriptor."""
 
-    __slots__ = ("_broken", "_closing", "_fd", "_loop", "_queue", "_relieved", "_waiting", "queued")
+    __slots__ = (
+        "_broken",
+        "_closing",
+        "_fd",
+        "_loop",
+        "_queue",
+        "_relieved",
+        "_send",
+        "_unwatch",
+        "_waiting",
+        "_watch",
+        "queued",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, fd: int, *, relieved: Callable[[], None], broken: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        *,
+        relieved: Callable[[], None],
+        broken: Callable[[], None],
+        write: Callable[[memoryview], int] | None = None,
     ) -> None:
+        """``write`` sends to where ``fd`` does not lead itself: ``fd`` is then readable when there is room."""
         self._loop = loop
         self._fd = fd
+        self._send = partial(os.write, fd) if write is None else write
+        self._watch, self._unwatch = (
+            (loop.add_writer, loop.remove_writer) if write is None else (loop.add_reader, loop.remove_reader)
+        )
         self._relieved = relieved
         self._broken = broken
         self._queue: deque[memoryview] = deque()
@@ -46,7 +70,7 @@ class Outbox:
         view = memoryview(data)
         if not self._queue:
             try:
-                sent = os.write(self._fd, view)
+                sent = self._send(view)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError:
@@ -59,7 +83,7 @@ class Outbox:
         self.queued += len(view)
         if not self._waiting:
             self._waiting = True
-            self._loop.add_writer(self._fd, self._flush)
+            self._watch(self._fd, self._flush)
 
     def finish(self, done: Callable[[], None]) -> None:
         """Call ``done`` when everything queued has been sent (or cannot be); nothing may be written after this."""
@@ -72,7 +96,7 @@ class Outbox:
     def discard(self) -> None:
         """Forget what waits and let go of the descriptor, which belongs to the caller."""
         if self._fd >= 0 and self._waiting:
-            self._loop.remove_writer(self._fd)
+            self._unwatch(self._fd)
         self._fd = -1
         self._waiting = False
         self._queue.clear()
@@ -83,7 +107,7 @@ class Outbox:
         while self._queue:
             view = self._queue[0]
             try:
-                sent = os.write(self._fd, view)
+                sent = self._send(view)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
@@ -96,7 +120,7 @@ class Outbox:
             self._queue.popleft()
         if not self._queue:
             self._waiting = False
-            self._loop.remove_writer(self._fd)
+            self._unwatch(self._fd)
             if self._closing is not None:
                 done, self._closing = self._closing, None
                 self.discard()

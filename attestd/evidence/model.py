@@ -132,6 +132,8 @@ class InputHolders(msgspec.Struct, frozen=True, kw_only=True):
     pids: tuple[int, ...]
     complete: bool
     """False: some process could not be looked at."""
+    ino: int | None = None
+    """Inode of the input itself; None: not known."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, attempt, python, until
-from tests.support.instance import Client
+from tests.support.instance import SCRIPTS, Client
+from tests.support.naive import named
 
 pytestmark = pytest.mark.attack("I9")
 
@@ -78,3 +79,30 @@ def test_another_process_writes(arena: Arena, how: str):
         assert end["cause"] == "writer_mismatch"
         assert until(lambda: agent.process.poll() is not None, "the end of the connection")
     arena.not_executed(mark)
+
+
+@pytest.mark.parametrize("how", ["inherited", "received", "taken"])
+def test_another_process_writes_into_the_shims_socket_pair(arena: Arena, how: str):
+    """The shim has stepped aside, so the kernel names the writer of every byte to attestd: the end."""
+    mark = arena.mark()
+    relay = python(arena.instance.talker(), arena.naive.path)
+    with arena.started(*python(arena.agent(), "relay", *relay)) as agent:
+        arena.naive.serve(named("talk.py"))
+        attempt(agent, arena.mark())
+        hand_over(arena, agent, how, arena.shots_file(mark))
+        assert arena.naive.executed(mark)
+    arena.naive.end()
+    mark, own = arena.mark(), arena.mark()
+    shim = [SCRIPTS / "attestd-connect", "echo"]
+    with arena.since() as seen, arena.started(*python(arena.agent(), "relay", *shim)) as agent:
+        assert "result" in served(agent, own)[-1]
+        hand_over(arena, agent, how, arena.shots_file(mark))
+        assert arena.recorded(seen, "writer_mismatch")["verdict"] == "deny"
+        assert until(lambda: agent.process.poll() is not None, "the end of the connection")
+    arena.not_executed(mark)
+
+
+def served(agent: Client, mark: str) -> list[dict[str, object]]:
+    """What a granted client gets: a call before the answer to the challenge is refused, the next one is served."""
+    attempt(agent, f"{mark}-early", first=21)
+    return attempt(agent, mark, first=31)

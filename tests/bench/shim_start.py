@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import attestd
+from attestd.shim import OFFER, TAKEN
 from tests.bench.report import Figure
 from tests.bench.rounds import medians
 from tests.support.instance import SCRIPTS
@@ -22,7 +23,7 @@ NAME = "shim start to first byte relayed ÷ python3 -I -S -c pass"
 
 
 def measure(*, quick: bool) -> list[Figure]:
-    """The time until the daemon's side has the first byte of the client, in a clean installation."""
+    """The time until the daemon's side has read the first byte of the client, in a clean installation."""
     rounds = 25 if quick else 101
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as directory, ExitStack() as ended:
@@ -74,14 +75,18 @@ def _listen(bin_: Path, path: Path, ended: ExitStack) -> socket.socket:
 
 def _first_byte(command: list[str], front: socket.socket, environment: dict[str, str]) -> float:
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert process.stdin is not None
     process.stdin.write(b"x")
     process.stdin.flush()
     accepted, _ = front.accept()
-    if not accepted.recv(1):
-        raise RuntimeError("the shim relayed nothing")
+    said, (source, sink), _, _ = socket.recv_fds(accepted, 1, 2)
+    if said != OFFER or os.read(source, 1) != b"x":
+        raise RuntimeError("the shim brought nothing of its client")
     taken = time.perf_counter() - start
+    accepted.send(TAKEN)
+    for fd in (source, sink):
+        os.close(fd)
     accepted.close()
     process.communicate()
     return taken

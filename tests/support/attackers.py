@@ -37,8 +37,8 @@ when { principal.attest_level < 2 };
 AGENT = '''\
 """A client that a person granted, like an agent with tools. {mark}
 
-Copies lines between standard streams and the server. argv[1]: a socket's path, ``fd:N`` for a socket it was given, or
-``fd:R,W``. A line that begins with ! is an order: run a program (it inherits the socket), hand the socket over, or read
+Copies lines between standard streams and the server. argv[1]: a socket's path, ``fd:N`` for a socket it was given,
+``fd:R,W``, or ``relay`` and the words of a relay to start on a socket pair, as libuv does. A line that begins with ! is an order: run a program (it inherits the socket), hand the socket over, or read
 what a file holds once it exists.
 """
 import json, os, select, socket, subprocess, sys
@@ -47,6 +47,12 @@ where = sys.argv[1]
 if where.startswith("fd:"):
     numbers = [int(n) for n in where[3:].split(",")]
     source, sink = numbers[0], numbers[-1]
+elif where == "relay":
+    s, far = socket.socketpair()
+    subprocess.Popen(sys.argv[2:], stdin=far, stdout=far)
+    far.close()
+    s.set_inheritable(True)
+    source = sink = s.fileno()
 else:
     s = socket.socket(socket.AF_UNIX)
     s.connect(where)

@@ -34,12 +34,36 @@ def installed(tmp_path: Path) -> Iterator[Installation]:
         yield Installation(tmp_path, ended)
 
 
-def accept(listener: socket.socket) -> socket.socket:
-    """The shim's connection."""
+def arrived(listener: socket.socket) -> socket.socket:
+    """The shim's connection, untouched."""
     listener.settimeout(10)
     connection, _ = listener.accept()
     connection.settimeout(10)
     return connection
+
+
+def offered(listener: socket.socket) -> tuple[socket.socket, list[int]]:
+    """The shim's connection and the descriptors that it offers."""
+    connection = arrived(listener)
+    data, fds, _, _ = socket.recv_fds(connection, 16, 8)
+    assert data == shim.OFFER
+    assert len(fds) == 2
+    return connection, fds
+
+
+def accept(listener: socket.socket) -> socket.socket:
+    """The shim's connection, with its offer declined: it relays."""
+    connection, fds = offered(listener)
+    for fd in fds:
+        os.close(fd)
+    connection.send(shim.DECLINED)
+    return connection
+
+
+def await_null(pid: int) -> None:
+    """The shim has let go of the client's descriptors."""
+    while Path(f"/proc/{pid}/fd/1").readlink() != Path("/dev/null"):
+        time.sleep(0.005)
 
 
 def fill(daemon: socket.socket, full: type[OSError]) -> None:
@@ -224,6 +248,72 @@ def test_stdio_is_left_blocking(installed: Installation) -> None:
             assert not fcntl.fcntl(theirs.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
 
 
+def test_taken_descriptors_are_the_clients_own_and_nobody_elses(installed: Installation) -> None:
+    """The shim steps aside: it holds neither end any more, and the client reads the end when the daemon ends."""
+    listener = installed.listen()
+    process = installed.connect()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"early ")
+    process.stdin.flush()
+    daemon, (source, sink) = offered(listener)
+    with daemon:
+        daemon.send(shim.TAKEN)
+        process.stdin.write(b"late")
+        process.stdin.close()
+        data = b""
+        while block := os.read(source, 100):
+            data += block
+        assert data == b"early late"
+        os.write(sink, b"answer")
+        os.close(sink)
+        assert process.stdout.read() == b"answer"
+        assert process.poll() is None
+    assert process.wait(10) == 0
+    os.close(source)
+
+
+def test_what_a_daemon_says_instead_of_an_answer_reaches_the_client(installed: Installation) -> None:
+    """A daemon that turns the connection away says so in JSON, and it is passed on."""
+    listener = installed.listen()
+    process = installed.connect()
+    daemon, fds = offered(listener)
+    for fd in fds:
+        os.close(fd)
+    with daemon:
+        daemon.sendall(b'{"error":1}\n{"error":2}\n')
+    assert process.communicate(timeout=10)[0] == b'{"error":1}\n{"error":2}\n'
+    assert process.returncode == 0
+
+
+def test_a_file_as_input_is_not_offered(installed: Installation, tmp_path: Path) -> None:
+    """What cannot be watched is relayed."""
+    listener = installed.listen()
+    path = tmp_path / "in"
+    path.write_bytes(REQUEST)
+    with path.open("rb") as file:
+        installed.connect(stdin=file.fileno())
+    with arrived(listener) as daemon:
+        assert daemon.recv(1 << 16) == REQUEST
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_signal_while_the_daemon_thinks_ends_the_shim(installed: Installation, taken: bool) -> None:
+    """Before and after the answer to its offer."""
+    listener = installed.listen()
+    process = installed.connect()
+    daemon, fds = offered(listener)
+    for fd in fds:
+        os.close(fd)
+    with daemon:
+        if taken:
+            daemon.send(shim.TAKEN)
+            await_null(process.pid)
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+        assert daemon.recv(1) == b""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("blocked", [False, True])
 def test_a_signal_closes_the_connection(installed: Installation, number: signal.Signals, blocked: bool) -> None:
@@ -326,7 +416,7 @@ def test_a_program_that_is_not_attestd_is_refused_before_a_byte(installed: Insta
     listener = installed.listen((sys.executable, "-c", source))
     text = rejected(installed)
     assert "runs -c, expected" in text
-    with accept(listener) as fake:
+    with arrived(listener) as fake:
         assert fake.recv(100) == b""
     installed.socket.unlink()
     other = installed.script("attestd-too", LISTENER)

@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 
+import msgspec
 import psutil
 
 from attestd.evidence.model import InputHolders
@@ -36,15 +37,15 @@ def input_holders(pid: int) -> InputHolders:
     with Process.open(pid) as process:
         try:
             link = process.readlink("fd/0")
-            mode = os.stat("fd/0", dir_fd=process.dirfd).st_mode
+            found = os.stat("fd/0", dir_fd=process.dirfd)
         except FileNotFoundError:
             return InputHolders(kind="none", pids=(), complete=True)
         except OSError:
             return _UNKNOWN
-        kind, wanted = _other_end(link, mode)
+        kind, wanted = _other_end(link, found.st_mode)
         if wanted is None:
             return _UNKNOWN if kind == "socket" else InputHolders(kind=kind, pids=(), complete=True)
-        return _scan(kind, wanted, pid)
+        return msgspec.structs.replace(_scan(kind, wanted, pid), ino=found.st_ino)
 
 
 def _other_end(link: str, mode: int) -> tuple[str, str | None]:
