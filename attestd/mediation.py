@@ -31,6 +31,7 @@ import msgspec
 from attestd.appraisal.appraise import appraise
 from attestd.appraisal.classes import ClassTable
 from attestd.appraisal.digests import Naming
+from attestd.appraisal.memo import Memo
 from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.appraisal.references import References
 from attestd.audit.protocol import AuditLog, Entry
@@ -72,11 +73,20 @@ class Attested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Appraiser(msgspec.Struct, frozen=True, kw_only=True):
-    """What step 2 needs besides the evidence."""
+    """What step 2 needs besides the evidence; and what it said before, for it says the same of the same evidence."""
 
     table: ClassTable
     references: References
     naming: Naming
+    memo: Memo = msgspec.field(default_factory=Memo)
+
+    def appraise(self, evidence: Evidence) -> AttestationResult:
+        """The result of the evidence. Raises EvidenceError."""
+        known = self.memo.find(evidence)
+        if known is None:
+            known = appraise(evidence, self.table, self.references, self.naming)
+            self.memo.keep(evidence, known)
+        return known
 
 
 def attest(kernel: Kernel, sock_fd: int, peer: Peer, appraiser: Appraiser) -> Attested:
@@ -86,10 +96,10 @@ def attest(kernel: Kernel, sock_fd: int, peer: Peer, appraiser: Appraiser) -> At
     evidence = collected.evidence
     try:
         # 2 appraise; a relay brings its standard input along, so whoever can write to that is evidence too
-        result = appraise(evidence, appraiser.table, appraiser.references, appraiser.naming)
+        result = appraiser.appraise(evidence)
         if result.classes[0] is LinkClass.RELAY:
             evidence = msgspec.structs.replace(evidence, input=kernel.input_holders(peer.pid))
-            result = appraise(evidence, appraiser.table, appraiser.references, appraiser.naming)
+            result = appraiser.appraise(evidence)
         collected.watch.pin_accountable(result.accountable)
     except BaseException:
         collected.watch.close()

@@ -17,7 +17,6 @@ from typing import TypeVar
 import msgspec
 
 from attestd import __version__
-from attestd.appraisal.appraise import appraise
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.protocol import Entry
 from attestd.audit.query import Filters, Row, query, tail
@@ -363,8 +362,7 @@ class Answers:
         evidence = collected.evidence
         if caller.uid not in (0, evidence.peer.uid):
             raise NothingToDoError(f"cannot find pid {pid}: there is no such process")
-        appraiser = daemon.appraiser
-        return evidence, appraise(evidence, appraiser.table, appraiser.references, appraiser.naming)
+        return evidence, daemon.appraiser.appraise(evidence)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await self._daemon.loop.run_in_executor(None, work)

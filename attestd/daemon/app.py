@@ -97,6 +97,8 @@ class Daemon:
         self.naming = Naming(trust_domain=self.settings.identity.trust_domain, host_id=self.host_id)
         servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
         self.policy: Policy = load_policy(policy_directory(), paths.policies, self.host_id)
+        self.appraiser: Appraiser = self._made_appraiser()
+        """With the class table of the active generation; a new one for each, so it never answers from an older one."""
         limits = self.settings.limits
         self.admission = Admission(connections=limits.connections_per_uid, attesting=limits.attesting_per_uid)
         self.audit = AuditLogFile(
@@ -141,12 +143,6 @@ class Daemon:
     def mode(self) -> str:
         """``user`` or ``system``."""
         return "user" if self.paths.user_mode else "system"
-
-    @property
-    def appraiser(self) -> Appraiser:
-        """Reference values of the active generation."""
-        references = self.installation.references(user_mode=self.paths.user_mode)
-        return Appraiser(table=self.policy.table, references=references, naming=self.naming)
 
     def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
         """The caller's own grants on this server."""
@@ -406,8 +402,13 @@ class Daemon:
             self._activate(policy)
         return tuple(changes)
 
+    def _made_appraiser(self) -> Appraiser:
+        references = self.installation.references(user_mode=self.paths.user_mode)
+        return Appraiser(table=self.policy.table, references=references, naming=self.naming)
+
     def _activate(self, policy: Policy) -> None:
         self.policy = policy
+        self.appraiser = self._made_appraiser()
         self.generation += 1
         digest = policy.engine.generation
         self.record(Entry(kind="admin", id=digest, method="policy.activate", verdict="ok", generation=self.generation))

@@ -104,8 +104,14 @@ def _climb(table: ProcessTable, pid: int, pidfd: int | None, chain: list[Observe
 
 
 def _mark(observed: Observed, *, reparented: bool | None) -> None:
-    if observed.link.reparented is not reparented:
-        observed.link = msgspec.structs.replace(observed.link, reparented=reparented)
+    """Every observation of one snapshot that is marked alike gets the same object, so that it is known again."""
+    link = observed.link
+    if link.reparented is reparented:
+        return
+    marked = observed.marked.get(reparented)
+    if marked is None or marked[0] is not link:
+        marked = observed.marked[reparented] = (link, msgspec.structs.replace(link, reparented=reparented))
+    observed.link = marked[1]
 
 
 def _recorded_parent(child: Observed) -> ProcessKey | None:

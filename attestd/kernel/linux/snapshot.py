@@ -30,15 +30,31 @@ if sys.platform != "linux":
 
 _ATTEMPTS = 3
 
+Marked = dict[bool | None, tuple[Link, Link]]
+"""By what the link is marked with (``Link.reparented``): the link as it was read, and the marked one."""
+
 
 class Snapshot:
     """A link with the process it was read from; the snapshot is one user of that process."""
 
-    __slots__ = ("_exe_key", "_gids", "_landmarks", "_recorder", "_stable", "_user_ns", "link", "process", "record")
+    __slots__ = (
+        "_exe_key",
+        "_gids",
+        "_key",
+        "_landmarks",
+        "_recorder",
+        "_stable",
+        "_user_ns",
+        "link",
+        "marked",
+        "process",
+        "record",
+    )
 
     def __init__(self, reading: Reading, link: Link) -> None:
         self.process = reading.process
         self.link = link
+        self._key = key_of(reading.process.pid, reading.process.start_ticks)
         self._landmarks = reading.landmarks
         self._exe_key = reading.exe_key
         self._user_ns = None if link.namespaces.user is None else f"user:[{link.namespaces.user}]"
@@ -46,11 +62,13 @@ class Snapshot:
         self._stable = reading.stable
         self._recorder = reading.recorder
         self.record = reading.recorded.record
+        self.marked: Marked = {}
+        """The link as the chain marks it, made once: equal evidence is then the same objects (``appraisal.memo``)."""
 
     def current(self, access: Access) -> bool:
         """Whether the link would be read the same now. Raises EvidenceError(PEER_GONE)."""
         process = self.process
-        if self._recorder.process(key_of(process.pid, process.start_ticks)) != self.record:
+        if self._recorder.process(self._key) != self.record:
             return False
         try:
             return (
@@ -68,7 +86,10 @@ class Snapshot:
 
     def _same_status(self) -> bool:
         raw = self.process.status_bytes()
-        return all([part in raw for part in self._landmarks])  # noqa: C419 - a generator costs more than the search
+        for part in self._landmarks:  # noqa: SIM110 - a generator costs more than the search
+            if part not in raw:
+                return False
+        return True
 
     def _same_executable(self, access: Access) -> bool:
         exe = self.link.exe
@@ -83,10 +104,10 @@ class Snapshot:
         file = self.link.script.file if self.link.script else None
         if file is None:
             return True
-        found = os.stat(file.path)
+        found = os.stat(file.path, follow_symlinks=False)  # of a canonical path: a symbolic link there is a change
         seen = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns, found.st_mode)
         return seen == (file.dev, file.ino, file.size, file.ctime_ns, file.mode) and (
-            access.writable(file.path, found, self.link.uids[0], self._gids) == file.writable
+            access.writable(file.path, found, self.link.uids[0], self._gids, there=found) == file.writable
         )
 
 

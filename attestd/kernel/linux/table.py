@@ -21,7 +21,7 @@ from attestd.evidence.recorder import ProcessRecord
 from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.reading import Sources
-from attestd.kernel.linux.snapshot import Snapshot, observe
+from attestd.kernel.linux.snapshot import Marked, Snapshot, observe
 
 if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
@@ -42,12 +42,20 @@ def default_limit() -> int:
 class Observed:
     """A link, a handle on its process (None: dead) owned by whoever asked, and what the recorder knows of it."""
 
-    __slots__ = ("link", "process", "record")
+    __slots__ = ("link", "marked", "process", "record")
 
-    def __init__(self, link: Link, process: Process | None, record: ProcessRecord | None = None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        process: Process | None,
+        record: ProcessRecord | None = None,
+        marked: Marked | None = None,
+    ) -> None:
         self.link = link
         self.process = process
         self.record = record
+        self.marked: Marked = {} if marked is None else marked
+        """Of the snapshot: see ``Snapshot.marked``."""
 
 
 class ProcessTable:
@@ -69,12 +77,12 @@ class ProcessTable:
         known = self._find(pid)
         if known is not None:
             if self._holds(known, access):
-                return Observed(known.link, known.process, known.record)
+                return Observed(known.link, known.process, known.record, known.marked)
             known.process.close()
         process = Process.open(pid, None if pidfd is None else os.dup(pidfd))
         fresh = observe(process, self.sources, access)
         self._keep(fresh)
-        return Observed(fresh.link, fresh.process, fresh.record)
+        return Observed(fresh.link, fresh.process, fresh.record, fresh.marked)
 
     def close(self) -> None:
         """Give up every snapshot; watches keep their own processes."""

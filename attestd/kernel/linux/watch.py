@@ -6,12 +6,13 @@ of file (same image, alive), and the parent is the one that was attested. For th
 tracer, and for the peer the same uids. The status file prints PPid, TracerPid and Uid on lines that follow each
 other, so one read and one comparison answers all three. A tracer can attach to a single thread without showing in the
 main thread's status; the other threads of the peer and of the accountable client are looked at once, when the
-accountable client becomes known. The peer's tracer is looked at on every message; the accountable client's too,
-unless that was done within the last millisecond: a status costs 7 µs, and who traces an ancestor for less than a
-millisecond could as well do it between two messages. Where the pagemap of either may not be read, an exec could not
-be seen: such a watch never verifies. Where the kernel recorder knew the peer and the accountable client, their exec
-counters must be those of the attestation as well; a record that is gone (the recorder was unloaded) verifies no more.
-A dead link can be accountable for a level 0 only: never verifies.
+accountable client becomes known, unless the process has one thread only (``Process.alone``). The peer's tracer is
+looked at on every message; the accountable client's too, unless that was done within the last millisecond: a status
+costs 7 µs, and who traces an ancestor for less than a millisecond could as well do it between two messages.
+Where the pagemap of either may not be read, an exec could not be seen: such a watch never verifies. Where the kernel
+recorder knew the peer and the accountable client, their exec counters must be those of the attestation as well; a
+record that is gone (the recorder was unloaded) verifies no more. A dead link can be accountable for a level 0 only:
+never verifies.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
 
 TRACER_FRESH_NS = 1_000_000
-_ALONE = b"\nThreads:\t1\n"
 _STATUS_HEAD_BYTES = 400  # name (escaped, at most 64), umask, state, ids, parent and tracer come first
 
 
@@ -162,7 +162,7 @@ def _status_changed(process: Process, link: Link) -> Cause:
 
 def _threads_traced(process: Process) -> bool:
     try:
-        if _ALONE in process.status_bytes():
+        if process.alone():
             return False  # the only thread is the one that every message asks about
         return bool(process.thread_tracers())
     except OSError:

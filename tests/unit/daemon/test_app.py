@@ -214,12 +214,17 @@ async def test_a_bad_reload_changes_nothing(inside: Inside, file: str, text: str
 
 
 async def test_a_reload_takes_limits_and_policy_at_once(inside: Inside):
-    """New limits hold for new connections, a new policy for the next call of an open session."""
+    """New limits hold for new connections, a new policy for the next call of an open session; it appraises anew."""
     client = await inside.granted()
+    appraiser = inside.daemon.appraiser
+    assert inside.daemon.reload() == ()
+    assert inside.daemon.appraiser is appraiser
     inside.paths.config_file.write_text("[limits]\nconnections_per_uid = 1\nattest_seconds = 3.5\n")
     inside.paths.policies.mkdir()
     (inside.paths.policies / "no.cedar").write_text('@id("no")\nforbid (principal, action, resource);\n')
     assert inside.daemon.reload() == ("settings: changed", "policy: changed")
+    assert inside.daemon.appraiser is not appraiser
+    assert inside.daemon.appraiser.table is inside.daemon.policy.table
     assert inside.daemon.settings.limits.attest_seconds == 3.5
     answer = await inside.ask(client, "tools/call", {"name": "x"}, 9)
     assert answer["error"]["data"]["cause"] == "policy_forbid"

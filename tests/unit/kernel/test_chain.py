@@ -9,6 +9,7 @@ import pytest
 
 from attestd.errors import Cause, EvidenceError
 from attestd.kernel.linux import chain
+from attestd.kernel.linux.access import Access
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.table import ProcessTable
 from tests.support.children import expect_ready, kill_and_wait_gone, python, running
@@ -43,6 +44,28 @@ def test_the_walk_leads_to_us_and_beyond(table: ProcessTable):
     assert pids[1:] == parents[: len(pids) - 1]
     assert pids[3:5] == [child.pid, os.getpid()]
     assert end in {"init", "broken", "namespace"}
+
+
+def test_an_unchanged_chain_is_the_same_links(table: ProcessTable):
+    """What the chain marks a link with is remembered with it; another mark is another link."""
+    with python(NEST, "1", NEST) as child:
+        pid = deepest(child.pid)
+        walks = []
+        for _ in range(2):
+            links, _end = chain.walk(table, pid)
+            walks.append([observed.link for observed in links])
+            chain.release(links)
+        observed = table.observe(pid, Access())
+        plain = observed.link
+        chain._mark(observed, reparented=None)
+        marked = observed.link
+        again = table.observe(pid, Access())
+        chain._mark(again, reparented=None)
+        for each in (observed, again):
+            each.process.close()
+    assert all(one is other for one, other in zip(*walks, strict=True))
+    assert again.link is marked is not plain
+    assert (plain.reparented, marked.reparented) == (False, None)
 
 
 def test_thirty_two_links_are_the_limit(table: ProcessTable):

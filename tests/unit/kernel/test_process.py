@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from attestd.errors import Cause, EvidenceError
+from attestd.kernel.linux import process as module
 from attestd.kernel.linux.process import Process
 from tests.support.children import python
 
@@ -92,3 +93,34 @@ def test_the_last_user_closes():
     assert process.exists()
     process.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+TWO = """
+import sys, threading
+threading.Thread(target=sys.stdin.readline).start()
+print('ready', flush=True); sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_thread_is_counted(monkeypatch: pytest.MonkeyPatch, links: bool):
+    """One thread is alone, two are not, by the links of the directory and by the status."""
+    monkeypatch.setattr(module, "_links_count_threads", lambda: links)
+    with python(WAIT) as one, python(TWO) as two, Process.open(one.pid) as single, Process.open(two.pid) as double:
+        assert single.alone()
+        assert not double.alone()
+        one.kill()
+        one.wait()
+        with pytest.raises(OSError, match="No such"):
+            single.alone()
+
+
+def test_links_are_tried_out_on_ourselves(monkeypatch: pytest.MonkeyPatch):
+    """This kernel counts threads as links; one that showed a fixed number would not be believed."""
+    assert module._links_count_threads()
+    module._links_count_threads.cache_clear()
+    fixed = os.stat_result((0, 0, 0, 3, 0, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(module.os, "stat", lambda *_, **__: fixed)
+    assert not module._links_count_threads()
+    monkeypatch.undo()
+    module._links_count_threads.cache_clear()
