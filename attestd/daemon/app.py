@@ -461,7 +461,10 @@ def taken(attested: Attested, fds: tuple[int, ...]) -> ClientEnd | None:
     """The client's own input and output, which its relay offers, if they can be used."""
     evidence, accountable = attested.evidence, attested.result.accountable
     writers = frozenset(link.pid for link in evidence.chain[1 : accountable + 1])
-    return take(fds, evidence.input, evidence.peer.pid, writers)
+    end = take(fds, evidence.input, evidence.peer.pid, writers)
+    if end is not None:
+        attested.watch.set_aside()
+    return end
 
 
 def caller_body(attested: Attested) -> bytes:

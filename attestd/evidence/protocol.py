@@ -42,6 +42,9 @@ class Watch(Protocol):
     def pin_accountable(self, index: int) -> None:
         """Say which link of the chain is accountable, so that it is verified too; links beyond it are released."""
 
+    def set_aside(self) -> None:
+        """The peer, a relay, passes no bytes any more: ``verify`` may look at it less often than at every message."""
+
     def close(self) -> None:
         """Release every descriptor. Idempotent."""
 

@@ -36,6 +36,9 @@ class FakeWatch:
         """Remember it."""
         self.pinned.append(index)
 
+    def set_aside(self) -> None:
+        """Nothing is looked at, so nothing is looked at less."""
+
     def close(self) -> None:
         """One watch less."""
         if not self.closed and self._kernel is not None:

@@ -44,6 +44,9 @@ class PidWatch:
     def pin_accountable(self, index: int) -> None:
         """Nothing is pinned."""
 
+    def set_aside(self) -> None:
+        """Nothing relays here."""
+
     def close(self) -> None:
         """Remember it."""
         self.closed = True

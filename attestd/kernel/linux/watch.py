@@ -13,6 +13,10 @@ Where the pagemap of either may not be read, an exec could not be seen: such a w
 recorder knew the peer and the accountable client, their exec counters must be those of the attestation as well; a
 record that is gone (the recorder was unloaded) verifies no more. A dead link can be accountable for a level 0 only:
 never verifies.
+
+A relay that has stepped aside (docs/adr/0017) has none of the client's bytes in its hands: nothing that happens to it
+can change a message. Then every message asks whether the image of the accountable client is there and its exec counter
+the same; all the rest is asked every 10 ms while messages pass, and by every look without a message.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
 
 TRACER_FRESH_NS = 1_000_000
+WHOLE_LOOK_NS = 10_000_000
 _STATUS_HEAD_BYTES = 400  # name (escaped, at most 64), umask, state, ids, parent and tracer come first
 
 
@@ -58,14 +63,42 @@ class LinuxWatch:
         self._pagemaps: tuple[tuple[int, int], ...] = ()
         self._peer_status = (-1, b"")
         self._looked_ns = 0
+        self._aside = False
+        self._whole_ns = 0
         self._arrange()
 
-    def verify(self, writer_pid: int) -> Cause | None:  # noqa: PLR0911 - one flat list of causes, the hot path
+    def verify(self, writer_pid: int) -> Cause | None:
         """See the protocol. After ``close``, and once a thread was found traced, never None."""
         if writer_pid and writer_pid != self._peer_pid:
             return Cause.WRITER_MISMATCH
         if self._lasting is not None:
             return self._lasting
+        if self._aside and writer_pid:
+            now = monotonic_ns()
+            if now - self._whole_ns < WHOLE_LOOK_NS:
+                return self._client_changed()
+            cause = self._anything_changed()
+            if cause is None:
+                self._whole_ns = now
+            return cause
+        return self._anything_changed()
+
+    def _client_changed(self) -> Cause | None:
+        index, fd = self._pagemaps[-1]
+        try:
+            if len(os.pread(fd, 8, 0)) != 8:
+                return self._image_gone(index)
+        except ProcessLookupError:
+            return Cause.PEER_GONE
+        return self._executed()
+
+    def _executed(self) -> Cause | None:
+        for key, counter in self._counters:
+            if (now := self._recorder.exec_counter(key)) != counter:
+                return Cause.UNATTESTABLE if now is None else Cause.IMAGE_CHANGED
+        return None
+
+    def _anything_changed(self) -> Cause | None:
         try:
             for index, fd in self._pagemaps:
                 if len(os.pread(fd, 8, 0)) != 8:
@@ -73,14 +106,16 @@ class LinuxWatch:
             fd, expected = self._peer_status
             if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
                 return _status_changed(self._peer, self._links[0])
-            for key, counter in self._counters:
-                if (now := self._recorder.exec_counter(key)) != counter:
-                    return Cause.UNATTESTABLE if now is None else Cause.IMAGE_CHANGED
-            if self._accountable:
-                return self._ancestors_changed()
+            cause = self._executed()
+            if cause is None and self._accountable:
+                cause = self._ancestors_changed()
         except ProcessLookupError:
             return Cause.PEER_GONE
-        return None
+        return cause
+
+    def set_aside(self) -> None:
+        """See the protocol."""
+        self._aside = self._accountable > 0
 
     def _ancestors_changed(self) -> Cause | None:
         for index in range(1, self._accountable):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -114,6 +115,32 @@ def test_an_exit_of_the_peer_is_noticed(table: ProcessTable):
         child.wait()
         assert watch.verify(0) is Cause.PEER_GONE
         watch.close()
+
+
+def test_after_a_relay_stepped_aside_the_client_is_asked_with_every_message(table: ProcessTable):
+    """An exec of the client is noticed by the next message, without waiting for a whole look."""
+    with family(table) as (parent, leaf, watch):
+        watch.set_aside()
+        assert watch.verify(leaf) is None
+        assert watch.verify(parent.pid) is Cause.WRITER_MISMATCH
+        watch._whole_ns = 1 << 62
+        parent.stdin.write("exec\n")
+        parent.stdin.flush()
+        until(watch, Cause.IMAGE_CHANGED)
+        assert watch.verify(leaf) is Cause.IMAGE_CHANGED
+
+
+@pytest.mark.parametrize("asked", ["message", "look"])
+def test_after_a_relay_stepped_aside_the_rest_is_asked_soon(table: ProcessTable, asked: str):
+    """A tracer of the relay is seen by the next look without a message, and by messages within 10 ms."""
+    with family(table) as (_parent, leaf, watch):
+        watch.set_aside()
+        assert watch.verify(leaf) is None
+        with tracing(leaf):
+            if asked == "message":
+                time.sleep(0.02)
+            assert watch.verify(leaf if asked == "message" else 0) is Cause.TRACED
+        assert watch.verify(0) is None
 
 
 @pytest.mark.parametrize("target", ["peer", "client"])
