@@ -229,7 +229,7 @@ def test_a_forged_executable(arena: Arena):
 
 
 @pytest.mark.attack("I17")
-@pytest.mark.parametrize("how", ["setsid", "stay"])
+@pytest.mark.parametrize("how", ["setsid", "stay", "clone"])
 def test_a_hidden_launcher(arena: Arena, how: str):
     """The dead launcher is known: the caller is no orphan, and the grant does not name that launcher."""
     hide = arena.instance.script("hide.py", HIDE)
