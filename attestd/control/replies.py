@@ -194,6 +194,8 @@ class Check(Reply, frozen=True, kw_only=True):
     """ok | warn | fail"""
     detail: str
     remedy: str = ""
+    cost: str = ""
+    """What is lost while it is not ok."""
 
 
 class Ancestor(Reply, frozen=True, kw_only=True):
