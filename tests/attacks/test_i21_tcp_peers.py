@@ -9,6 +9,7 @@ level 0, or, without the recorder, a capped level. When there is a front it beco
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
