@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from docs.generator import causes, commands, configuration, levels, methods
+from docs.generator import causes, commands, configuration, features, levels, methods
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "causes.md": causes.render,
     "cli.md": commands.render,
     "configuration.md": configuration.render,
+    "kernel-features.md": features.render,
     "levels.md": levels.render,
     "methods.md": methods.render,
 }

@@ -22,7 +22,8 @@ _LABELS = {"ok": ("[ok]  ", "green"), "warn": ("[warn]", "yellow"), "fail": ("[f
 def command(ctx: click.Context, as_json: bool) -> ExitCode:
     """Find what is wrong, with the remedy.
 
-    Checks the kernel, the installation and the daemon, and prints [ok], [warn] or [fail] for each.
+    Checks the kernel, the installation and the daemon, and prints [ok], [warn] or [fail] for each, with what a missing
+    kernel feature costs and how to get it.
     Exits 1 if any check fails, also when the daemon cannot be reached or proven to be attestd.
     """
     try:
@@ -44,5 +45,7 @@ def _show(checks: list[Check]) -> None:
     for check in checks:
         label, style = _LABELS.get(check.status, _LABELS["fail"])
         line(to, f"{label} {safe(check.name):<{width}}  ", check.detail, style)
+        if check.cost and check.status != "ok":
+            line(to, f"{'':>{width + 9}}costs: ", check.cost)
         if check.remedy and check.status != "ok":
             line(to, f"{'':>{width + 9}}do: ", check.remedy)

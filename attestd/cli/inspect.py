@@ -35,4 +35,6 @@ def _show(inspection: Inspection) -> None:
     to.print(chain_tree(inspection.chain, inspection.accountable))
     if inspection.end:
         line(to, "The chain ends: ", inspection.end)
+    if inspection.recorder is not None:
+        line(to, "recorder: ", f"{inspection.recorder.state}: {inspection.recorder.reason}")
     fields(to, identity_pairs(inspection.identity))

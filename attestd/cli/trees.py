@@ -36,6 +36,8 @@ def _link(link: Link, *, accountable: bool) -> Text:
     label = Text.assemble(
         (safe(name, 64), _STYLES.get(link.cls, "")), f" (pid {link.pid}, uid {link.uid}) {safe(link.cls)}"
     )
+    if link.dead:
+        label.append("  has exited", "yellow")
     if accountable:
         label.append("  <- the accountable client", "bold green")
     for detail in _details(link):

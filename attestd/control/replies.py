@@ -112,6 +112,14 @@ class Link(Reply, frozen=True, kw_only=True):
     dead: bool = False
 
 
+class RecorderState(Reply, frozen=True, kw_only=True):
+    """What remembers processes for the daemon, and why it is that."""
+
+    state: str
+    """on (the kernel recorder) | fallback (process events) | absent"""
+    reason: str
+
+
 class Inspection(Reply, frozen=True, kw_only=True):
     """Answer to ``inspect``."""
 
@@ -123,13 +131,8 @@ class Inspection(Reply, frozen=True, kw_only=True):
     identity: Identity
     end: str = ""
     """Why the chain stops."""
-
-
-class RecorderState(Reply, frozen=True, kw_only=True):
-    """State of the kernel recorder."""
-
-    state: str
-    reason: str
+    recorder: RecorderState | None = None
+    """What remembered processes when the evidence was collected; None: the daemon does not say."""
 
 
 class PolicyState(Reply, frozen=True, kw_only=True):
@@ -191,6 +194,8 @@ class Check(Reply, frozen=True, kw_only=True):
     """ok | warn | fail"""
     detail: str
     remedy: str = ""
+    cost: str = ""
+    """What is lost while it is not ok."""
 
 
 class Ancestor(Reply, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from attestd.daemon.config import (
     write_server,
 )
 from attestd.daemon.doctor import checks
+from attestd.enforcement.workers import TooSlowError
 from attestd.errors import Cause, ConfigurationError, EvidenceError, NothingToDoError, NotPermittedError
 from attestd.evidence.model import Evidence
 from attestd.grants.approve import Options, approve, notes
@@ -107,9 +108,17 @@ class Answers:
         )
 
     async def doctor(self, caller: Caller, request: m.RunDoctor) -> Sequence[r.Check]:
-        """Every check."""
+        """Every check; the kernel is probed in a thread, for that takes a while."""
         del caller, request
-        return checks(self._daemon)
+        daemon = self._daemon
+        try:
+            found = await daemon.workers.run(
+                daemon.kernel.examine, seconds=daemon.settings.limits.attest_seconds, late=lambda _found: None
+            )
+        except TooSlowError:
+            daemon.trouble("the kernel's features could not be probed in time")
+            found = daemon.kernel.features()
+        return checks(daemon, found)
 
     async def inspect(self, caller: Caller, request: m.Inspect) -> r.Inspection:
         """Evidence and result, collected anew."""

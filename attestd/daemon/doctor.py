@@ -9,35 +9,52 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from attestd.control.replies import Check
 from attestd.daemon.app import Daemon
+from attestd.evidence.protocol import Feature
 
 FIXED_SQLITE = (3, 51, 3)
 """From here on two writers in WAL mode are safe; before, exactly one connection may write, which is what attestd
 has."""
 ESSENTIAL = frozenset({"pidfd"})
+WITHOUT = {
+    "fallback": "images, command lines and environments are claims of the process: at most level 1 where it can forge "
+    "them; clients are challenged",
+    "absent": "as with process events, and launchers that have exited are not known",
+}
+"""What is lost without the kernel recorder, by what there is instead."""
 YEAR_2020 = 1_577_836_800
 
 
-def checks(daemon: Daemon) -> tuple[Check, ...]:
-    """Every check, in a fixed order."""
-    return (*_kernel(daemon), *_sockets(daemon), *_files(daemon), *_servers(daemon), *_rest(daemon))
+def checks(daemon: Daemon, features: Iterable[Feature]) -> tuple[Check, ...]:
+    """Every check, in a fixed order; ``features`` as ``Kernel.examine`` found them."""
+    return (*_kernel(daemon, features), *_sockets(daemon), *_files(daemon), *_servers(daemon), *_rest(daemon))
 
 
-def _kernel(daemon: Daemon) -> Iterator[Check]:
-    for feature in daemon.kernel.features():
-        status = "ok" if feature.present else "fail" if feature.name in ESSENTIAL else "warn"
-        yield Check(
-            name=f"kernel {feature.name}",
-            status=status,
-            detail=feature.detail,
-            remedy="" if feature.present else feature.remedy,
-        )
+def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
     state, reason = daemon.recorder.state()
-    yield Check(name="recorder", status="ok" if state == "on" else "warn", detail=f"{state}: {reason}")
+    for feature in features:
+        needed = state != "on" or feature.group != "recorder"
+        weak = "fail" if feature.name in ESSENTIAL else "warn"
+        lacking = needed and not feature.present
+        spare = "" if needed or feature.present else "; not needed, the recorder is on"
+        yield Check(
+            name=f"{feature.group} {feature.name}",
+            status=weak if lacking else "ok",
+            detail=feature.detail + spare,
+            remedy=feature.remedy if lacking else "",
+            cost=feature.cost if lacking else "",
+        )
+    yield Check(
+        name="recorder",
+        status="ok" if state == "on" else "warn",
+        detail=f"{state}: {reason}",
+        remedy="" if state == "on" else "sudo attestd-recorder load",
+        cost=WITHOUT.get(state, ""),
+    )
 
 
 def _sockets(daemon: Daemon) -> Iterator[Check]:

@@ -29,9 +29,14 @@ def main() -> None:
     "--config", type=click.Path(path_type=Path), help="Another attestd.toml; servers.d and policy.d lie beside it."
 )
 @click.option("--recorder", metavar="DIRECTORY", help="Where attestd-recorder pinned the kernel recorder.")
-def run(*, user: bool, config: Path | None, recorder: str | None) -> None:
+@click.option(
+    "--process-events/--no-process-events",
+    default=True,
+    help="Follow the kernel's process events where no recorder is loaded: lineage through dead parents.",
+)
+def run(*, user: bool, config: Path | None, recorder: str | None, process_events: bool) -> None:
     """Run the daemon until SIGTERM or SIGINT; SIGHUP reloads its configuration."""
-    _guarded(lambda: _run(_paths(user=user, config=config), recorder))
+    _guarded(lambda: _run(_paths(user=user, config=config), recorder, process_events=process_events))
 
 
 @main.command("check-config", epilog="Example: attestd check-config --user")
@@ -71,7 +76,7 @@ def _check(paths: Paths) -> None:
     click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
 
 
-def _run(paths: Paths, recorder: str | None) -> None:
+def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
     if sys.platform != "linux":
         raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
     if not paths.user_mode:
@@ -83,13 +88,13 @@ def _run(paths: Paths, recorder: str | None) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     import uvloop  # noqa: PLC0415 - only the daemon needs it
 
-    uvloop.run(_serve(paths, recorder))
+    uvloop.run(_serve(paths, recorder, process_events=process_events))
 
 
-async def _serve(paths: Paths, recorder: str | None) -> None:
+async def _serve(paths: Paths, recorder: str | None, *, process_events: bool = True) -> None:
     from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
 
-    serving = Serving(paths, recorder)
+    serving = Serving(paths, recorder, process_events=process_events)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,6 +17,7 @@ from attestd.daemon.paths import Paths
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
+from attestd.kernel.linux.connector.fallback import open_fallback
 from attestd.kernel.linux.kernel import LinuxKernel, host_id
 from attestd.kernel.linux.recorder import pins
 from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
@@ -30,10 +31,12 @@ LOG = logging.getLogger("attestd")
 class Serving:
     """One instance; made and closed on the loop's thread."""
 
-    def __init__(self, paths: Paths, recorder_root: str | None = None) -> None:
+    def __init__(self, paths: Paths, recorder_root: str | None = None, *, process_events: bool = True) -> None:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
-        self._recorder = FollowedRecorder(partial(open_recorder, recorder_root or pins.ROOT))
+        self._recorder = FollowedRecorder(
+            partial(open_recorder, recorder_root or pins.ROOT), open_fallback if process_events else None
+        )
         try:
             self.daemon = Daemon(
                 paths=paths,

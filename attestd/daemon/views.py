@@ -31,6 +31,7 @@ def inspection(evidence: Evidence, result: AttestationResult) -> r.Inspection:
         accountable=result.accountable,
         identity=identity(result),
         end=evidence.end,
+        recorder=r.RecorderState(state=evidence.recorder, reason=evidence.recorder_reason),
     )
 
 

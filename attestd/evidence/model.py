@@ -119,7 +119,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     forged: str = ""
     """The path that /proc/PID/exe shows although the recorder saw another file executed; ``exe`` is None then."""
     unrecorded: str = ""
-    """Why a running recorder does not confirm this link; empty if it does or if there is none."""
+    """Why the kernel recorder, if it is on, does not confirm this link; empty if it does."""
     environ_cut: bool = False
     """The recorded environment is not whole: a variable may be missing from ``posture``."""
 
@@ -159,7 +159,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     namespace (the parent is outside our pid namespace) | unreadable"""
     boot_id: str
     recorder: str
-    """absent | on | … : state of the kernel recorder, with its reason in ``recorder_reason``."""
+    """absent | on | fallback: state of the kernel recorder, with its reason in ``recorder_reason``."""
     recorder_reason: str
     exe_forgeable: bool
     """Unprivileged user namespaces are allowed here, so /proc/PID/exe can be forged

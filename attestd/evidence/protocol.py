@@ -24,6 +24,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     present: bool
     detail: str
     remedy: str = ""
+    """How to get it."""
+    cost: str = ""
+    """What its absence costs."""
+    group: str = "kernel"
+    """kernel | recorder | tcp | signature: what it is for."""
+    known: bool = True
+    """False: it could not be probed; ``detail`` says why."""
 
 
 class Watch(Protocol):
@@ -73,6 +80,9 @@ class Kernel(Protocol):
 
     def features(self) -> tuple[Feature, ...]:
         """Every feature probed at start-up."""
+
+    def examine(self) -> tuple[Feature, ...]:
+        """Those, and what recorder, process events, TCP and signatures need, probed now. May take a second."""
 
 
 class AbsentRecorder:

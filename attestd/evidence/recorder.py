@@ -52,7 +52,10 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The image is what the process claimed when it was first seen (or its parent, before the fork), not what was
     executed: it can be forged (docs/evidence/exe-forgeability.md)."""
     counter_exact: bool = True
-    """False: events were lost while it lived, so the counter is a lower bound and an equal one proves nothing."""
+    """False: events were lost while it lived, or the source cannot vouch for it: an equal counter proves nothing."""
+    parent_exact: bool = True
+    """False: ``parent`` is who the kernel held for the parent right after the fork, which its maker could choose
+    (CLONE_PARENT: its own parent); that this one did not adopt the process is not proven."""
 
 
 class ExecEvent(msgspec.Struct, frozen=True, kw_only=True):

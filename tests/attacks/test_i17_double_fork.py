@@ -13,7 +13,7 @@ from tests.support.naive import named
 pytestmark = pytest.mark.attack("I17")
 
 
-@pytest.mark.parametrize("how", ["setsid", "stay"])
+@pytest.mark.parametrize("how", ["setsid", "stay", "clone"])
 def test_a_hidden_launcher(arena: Arena, how: str):
     """Nobody can say who started the granted client, so nobody is believed to have: level 0."""
     hide = arena.instance.script("hide.py", HIDE)

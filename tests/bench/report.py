@@ -32,12 +32,14 @@ class Figure:
     """What the value was made of: medians over rounds, each with its unit in the key."""
     note: str = ""
     rounds: int = 1
+    skipped: bool = False
+    """It cannot be measured here, which is no failure."""
 
     @property
     def verdict(self) -> str:
-        """Ok, over, shown, or failed."""
+        """Ok, over, shown, not measured, or failed."""
         if self.value is None:
-            return "failed"
+            return "not measured" if self.skipped else "failed"
         if self.limit is None:
             return "shown"
         return "ok" if self.value <= self.limit else "over"
@@ -46,6 +48,11 @@ class Figure:
 def failed(name: str, why: str) -> Figure:
     """A figure that could not be measured."""
     return Figure(name=name, value=None, unit="", limit=None, note=why)
+
+
+def unmeasured(name: str, why: str) -> Figure:
+    """A figure that this machine or this user cannot have."""
+    return Figure(name=name, value=None, unit="", limit=None, note=f"not measured: {why}", skipped=True)
 
 
 def show(figures: Sequence[Figure]) -> None:

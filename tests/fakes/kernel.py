@@ -99,3 +99,10 @@ class OneProcess:
     def features(self) -> tuple[Feature, ...]:
         """None."""
         return ()
+
+    def examine(self) -> tuple[Feature, ...]:
+        """Two: one that is there, one of the recorder's that is not."""
+        return (
+            Feature(name="pidfd", present=True, detail="works"),
+            Feature(name="tp_btf", present=False, detail="no", remedy="use 5.11", cost="no record", group="recorder"),
+        )

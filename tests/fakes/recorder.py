@@ -212,6 +212,7 @@ class FakeRecorder:
             pre_attach=process.pre_attach,
             gap=process.gap,
             counter_exact=process.counter_exact,
+            parent_exact=not self._fallback,
         )
 
 

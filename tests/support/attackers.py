@@ -372,9 +372,9 @@ class Arena:
 
 
 @contextlib.contextmanager
-def arena(root: Path, recorder: str | None = None) -> Iterator[Arena]:
+def arena(root: Path, recorder: str | None = None, *, process_events: bool = False) -> Iterator[Arena]:
     """A started arena below a short directory; ``recorder``: where the kernel recorder is pinned."""
-    with running(root, recorder=recorder) as instance:
+    with running(root, recorder=recorder, process_events=process_events) as instance:
         naive = Naive(root, instance.script("echo_server.py", ECHO))
         started = Arena(instance, naive)
         try:

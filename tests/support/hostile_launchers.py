@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 HIDE = '''\
-"""Starts a program as a grandchild whose parent has exited. argv: setsid | stay, the program's words."""
-import os, sys
+"""Starts a program as a grandchild whose parent has exited. argv: setsid | stay | clone, the program's words.
 
+clone: the grandchild itself starts the program, as a child of its own parent (CLONE_PARENT), which is the reaper then.
+"""
+import ctypes, os, platform, sys
+
+CLONE_PARENT, SIGCHLD = 0x8000, 17
 how, *words = sys.argv[1:]
 if os.fork() == 0:
     if how == "setsid":
@@ -14,6 +18,11 @@ if os.fork() == 0:
         before = os.getppid()
         while os.getppid() == before and before != 1:
             pass
+        if how == "clone":
+            os.setsid()
+            number = 56 if platform.machine() == "x86_64" else 220
+            if ctypes.CDLL(None).syscall(number, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0):
+                os._exit(0)
         os.execv(words[0], words)
     os._exit(0)
 os.wait()

@@ -102,6 +102,8 @@ class Instance:
         self.process: subprocess.Popen[bytes] | None = None
         self.recorder = "/sys/fs/bpf/nothing"
         """Where the daemon looks for the kernel recorder: by default there is none, whatever the machine has."""
+        self.process_events = False
+        """Whether the daemon follows process events where there is no recorder."""
         self.calls = root / "calls"
         self.environment = {
             "PATH": f"{SCRIPTS}:{os.environ.get('PATH', '/usr/bin:/bin')}",
@@ -171,8 +173,9 @@ class Instance:
         """Start the daemon and wait until it serves."""
         self.write_settings()
         log = (self.root / "daemon.log").open("ab")
+        events = "--process-events" if self.process_events else "--no-process-events"
         self.process = subprocess.Popen(
-            [str(SCRIPTS / "attestd"), "run", "--user", "--recorder", self.recorder],
+            [str(SCRIPTS / "attestd"), "run", "--user", "--recorder", self.recorder, events],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -386,11 +389,16 @@ def approver_digest() -> str:
 
 @contextlib.contextmanager
 def running(
-    root: Path, *servers: str, recorder: str | None = None, **settings: Mapping[str, Any]
+    root: Path,
+    *servers: str,
+    recorder: str | None = None,
+    process_events: bool = False,
+    **settings: Mapping[str, Any],
 ) -> Iterator[Instance]:
     """A started instance with echo servers of these names (default: one called echo)."""
     instance = Instance(root, approvers=[approver_digest()])
     instance.recorder = recorder or instance.recorder
+    instance.process_events = process_events
     for table, values in settings.items():
         instance.settings.setdefault(table, {}).update(values)
     for name in servers or ("echo",):

@@ -7,6 +7,7 @@ pid 1, and says nothing about it. What can be seen from the outside, without a r
 - a session is inherited unless the process leads one: a child that leads none and is not in its parent's session was
   started by someone else (or its parent made a session of its own after starting it; that rare case is counted the
   same way);
+- of a parent that has exited itself (``dead``, known from process events) neither session nor control group is known;
 - systemd (every instance lives in an ``init.scope``) starts services; what runs in any other ``.scope`` was started by
   another program and registered, so if systemd is its parent it was adopted.
 
@@ -27,9 +28,9 @@ def adopted(child: Link, parent: Link) -> bool | None:
     """Whether ``parent`` did not start ``child``. None: cannot be told. False: no sign of it, and no known reaper."""
     if parent.start_ticks > child.start_ticks:
         return True
-    if child.session not in (child.pid, parent.session):
+    if not child.dead and child.session not in (child.pid, parent.session):
         return True
     by_systemd = parent.cgroup.endswith(_MANAGER_SCOPE)
-    if by_systemd and child.cgroup.endswith(".scope") and child.cgroup != parent.cgroup:
+    if by_systemd and not child.dead and child.cgroup.endswith(".scope") and child.cgroup != parent.cgroup:
         return True
     return None if by_systemd or parent.pid == 1 else False

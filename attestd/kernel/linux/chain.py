@@ -9,6 +9,8 @@ the chain as *broken* and is not shown as a link, for it is not part of the call
 With the kernel recorder the parent is the one that called fork: where that is the process that ``ppid`` names, adoption
 is ruled out; where it is another, the chain goes on with that one, as a dead link (``ancestors``) if it has exited. It
 breaks only where the record ends: at a parent that is no longer remembered, or at a dead one older than the recorder.
+Process events (the fallback) name dead parents too, but a living one only as the parent that the process was given: a
+maker that asked for CLONE_PARENT is not named, so a living parent is looked at for signs of adoption as without them.
 """
 
 from __future__ import annotations
@@ -95,12 +97,20 @@ def _climb(table: ProcessTable, pid: int, pidfd: int | None, chain: list[Observe
         if parent is None:
             _mark(chain[-1], reparented=True)
             return "broken"
-        sign = False if mother is not None else adopted(link, parent.link)
+        sign = _adopted(chain[-1], mother, parent)
         _mark(chain[-1], reparented=sign)
         if sign:
             release([parent])
             return "broken"
         chain.append(parent)
+
+
+def _adopted(child: Observed, mother: ProcessKey | None, parent: Observed) -> bool | None:
+    """Whether ``parent`` did not start ``child``. Who called fork is known from the kernel recorder only."""
+    record = child.record if mother is not None else None
+    if record is not None and (record.parent_exact or parent.link.dead):
+        return False
+    return adopted(child.link, parent.link)
 
 
 def _mark(observed: Observed, *, reparented: bool | None) -> None:

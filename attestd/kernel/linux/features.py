@@ -19,6 +19,7 @@ if sys.platform != "linux":
 
 _CAP_SYS_PTRACE = 19
 _CAP_DAC_READ_SEARCH = 2
+_HASHED_AGAIN = "digests are not remembered: executables are hashed with every connection"
 
 
 def probe() -> tuple[Feature, ...]:
@@ -31,19 +32,20 @@ def probe() -> tuple[Feature, ...]:
         _executable_frozen(),
         _exe_not_forgeable(),
         _ptrace_scope(),
-        _capability("cap_sys_ptrace", _CAP_SYS_PTRACE, "executables and namespaces of other users are unreadable"),
-        _capability(
+        capability("cap_sys_ptrace", _CAP_SYS_PTRACE, "executables and namespaces of other users are unreadable"),
+        capability(
             "cap_dac_read_search", _CAP_DAC_READ_SEARCH, "environment and pagemap of other users are unreadable"
         ),
     )
 
 
-def _probed(name: str, use: Callable[[], None], without: str, remedy: str) -> Feature:
+def _probed(name: str, use: Callable[[], None], cost: str, remedy: str) -> Feature:
     try:
         use()
     except OSError as error:
-        return Feature(name=name, present=False, detail=f"{error.strerror or error}: {without}".lower(), remedy=remedy)
-    return Feature(name=name, present=True, detail="works")
+        detail = (error.strerror or str(error)).lower()
+        return Feature(name=name, present=False, detail=detail, cost=cost, remedy=remedy)
+    return Feature(name=name, present=True, detail="works", cost=cost)
 
 
 def _peer_pidfd() -> None:
@@ -86,15 +88,18 @@ def _executable_frozen() -> Feature:
             return Feature(
                 name="executable_frozen",
                 present=False,
-                detail=f"cannot be probed, {error.strerror or error}: digests are not remembered".lower(),
+                detail=f"cannot be probed, {error.strerror or error}".lower(),
+                cost=_HASHED_AGAIN,
                 remedy="make the temporary directory executable",
+                known=False,
             )
     if frozen:
         return Feature(name="executable_frozen", present=True, detail="running executables cannot be written")
     return Feature(
         name="executable_frozen",
         present=False,
-        detail="running executables can be written: digests are not remembered",
+        detail="running executables can be written",
+        cost=_HASHED_AGAIN,
         remedy="use Linux 6.13 or later, or a 6.12 with the stable fix",
     )
 
@@ -123,46 +128,53 @@ def _exe_not_forgeable() -> Feature:
     return Feature(
         name=name,
         present=False,
-        detail="unprivileged user namespaces are allowed: /proc/PID/exe can be forged, assurance is capped at level 1",
-        remedy="set user.max_user_namespaces=0, or kernel.unprivileged_userns_clone=0 where this kernel has it",
+        detail="unprivileged user namespaces are allowed: /proc/PID/exe can be forged",
+        cost="at most level 1 for processes that the kernel recorder does not confirm",
+        remedy="load the kernel recorder, or set user.max_user_namespaces=0 (kernel.unprivileged_userns_clone=0 "
+        "where this kernel has it)",
     )
 
 
 def unprivileged_userns_blocked() -> str:
     """What keeps an unprivileged process from making a user namespace, in words; empty if nothing is known to."""
-    if _setting("/proc/sys/user/max_user_namespaces") == "0" or not os.path.exists("/proc/self/ns/user"):
+    if setting("/proc/sys/user/max_user_namespaces") == "0" or not os.path.exists("/proc/self/ns/user"):
         return "there are no user namespaces"
-    if _setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+    if setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
         return "kernel.unprivileged_userns_clone is 0"
     return ""
 
 
 def _ptrace_scope() -> Feature:
-    scope = _setting("/proc/sys/kernel/yama/ptrace_scope")
+    scope = setting("/proc/sys/kernel/yama/ptrace_scope")
     present = scope not in {None, "0"}
     return Feature(
         name="ptrace_restricted",
         present=present,
         detail=f"kernel.yama.ptrace_scope is {scope}" if scope else "yama is not part of this kernel",
+        cost="a program of the same user can trace a granted client between two messages and act as it",
         remedy=""
         if present
         else "set kernel.yama.ptrace_scope=1, so that a program cannot trace programs it did not start",
     )
 
 
-def _capability(name: str, bit: int, without: str) -> Feature:
+def capability(name: str, bit: int, cost: str, remedy: str = "", group: str = "kernel") -> Feature:
+    """Whether this process holds a capability; ``cost`` is what cannot be done without it."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
         effective = next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
     present = bool(effective >> bit & 1)
     return Feature(
         name=name,
         present=present,
-        detail="held" if present else f"not held: {without}",
-        remedy="" if present else f"run as the system service, which has {name.upper()}",
+        detail="held" if present else "not held by this daemon",
+        cost=cost,
+        remedy="" if present else remedy or f"run as the system service, which has {name.upper()}",
+        group=group,
     )
 
 
-def _setting(path: str) -> str | None:
+def setting(path: str) -> str | None:
+    """What a file of /proc/sys says; None if it is not there."""
     try:
         with open(path, encoding="ascii") as file:
             return file.read().strip()

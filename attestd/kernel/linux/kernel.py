@@ -11,7 +11,7 @@ from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Evidence, InputHolders, Peer
 from attestd.evidence.protocol import AbsentRecorder, Collected, Feature
 from attestd.evidence.recorder import Recorder
-from attestd.kernel.linux import chain, features, holders, proven
+from attestd.kernel.linux import chain, facilities, features, holders, proven
 from attestd.kernel.linux.files import FileReader
 from attestd.kernel.linux.labels import OwnNamespaces
 from attestd.kernel.linux.origins import Origins
@@ -100,6 +100,10 @@ class LinuxKernel:
     def features(self) -> tuple[Feature, ...]:
         """See the protocol."""
         return self._features
+
+    def examine(self) -> tuple[Feature, ...]:
+        """See the protocol."""
+        return (*self._features, *facilities.probe())
 
     def close(self) -> None:
         """Forget every process; watches that were handed out stay valid."""

@@ -131,7 +131,7 @@ class Reading:
 
     def _unrecorded(self) -> str:
         """See ``Link.unrecorded``."""
-        if self._sources.recorder.state()[0] == "absent" or self._forged:
+        if self._sources.recorder.state()[0] != "on" or self._forged:
             return ""
         return self.recorded.objection() or ("" if self._confirmed else "the file system hides the device of its files")
 

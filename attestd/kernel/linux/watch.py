@@ -11,8 +11,8 @@ looked at on every message; the accountable client's too, unless that was done w
 costs 7 µs, and who traces an ancestor for less than a millisecond could as well do it between two messages.
 Where the pagemap of either may not be read, an exec could not be seen: such a watch never verifies. Where the kernel
 recorder knew the peer and the accountable client, their exec counters must be those of the attestation as well; a
-record that is gone (the recorder was unloaded) verifies no more. A dead link can be accountable for a level 0 only:
-never verifies.
+record that is gone (the recorder was unloaded) verifies no more. Counters that are not exact are not asked for: an
+equal one would prove nothing. A dead link can be accountable for a level 0 only: never verifies.
 
 A relay that has stepped aside (docs/adr/0017) has none of the client's bytes in its hands: nothing that happens to it
 can change a message. Then every message asks whether the image of the accountable client is there and its exec counter
@@ -174,7 +174,7 @@ class LinuxWatch:
         self._peer_status = (self._peer.status_fd, parent + UNTRACED + b"Uid:\t%d\t%d\t%d\t%d\n" % self._links[0].uids)
         self._looked_ns = 0
         watched = {0: self._records[0], last: self._records[last]}.values()
-        self._counters = tuple((record.key, record.exec_counter) for record in watched if record is not None)
+        self._counters = tuple((r.key, r.exec_counter) for r in watched if r is not None and r.counter_exact)
         client = held[last]
         if self._peer.pagemap_fd is None or client is None or client.pagemap_fd is None:
             self._lasting = Cause.UNATTESTABLE

@@ -24,28 +24,45 @@ async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
 
 def found(inside: Inside, name: str) -> Check:
     """The check of this name."""
-    (check,) = [each for each in checks(inside.daemon) if each.name == name]
+    (check,) = [each for each in checks(inside.daemon, inside.kernel.examine()) if each.name == name]
     return check
 
 
 async def test_a_healthy_daemon_fails_nothing(inside: Inside):
     """Only the missing recorder is warned of; what is not ok has a detail."""
-    bad = {check.name: check.status for check in checks(inside.daemon) if check.status != "ok"}
-    assert bad == {"recorder": "warn"}
-    assert all(check.detail for check in checks(inside.daemon))
+    bad = {check.name: check.status for check in checks(inside.daemon, inside.kernel.examine()) if check.status != "ok"}
+    assert bad == {"recorder": "warn", "recorder tp_btf": "warn"}
+    assert all(check.detail for check in checks(inside.daemon, inside.kernel.examine()))
 
 
 async def test_features_of_the_kernel(inside: Inside, monkeypatch: pytest.MonkeyPatch):
-    """A missing feature is a warning with its remedy, an essential one a failure."""
+    """A missing feature is a warning with its cost and remedy, an essential one a failure."""
     features = (
-        Feature(name="pidfd", present=False, detail="no", remedy="use Linux 6.5"),
+        Feature(name="pidfd", present=False, detail="no", remedy="use Linux 6.5", cost="everything"),
         Feature(name="pagemap", present=False, detail="no", remedy="x"),
-        Feature(name="diag", present=True, detail="yes", remedy="y"),
+        Feature(name="diag", present=True, detail="yes", remedy="y", cost="z", group="tcp"),
     )
-    monkeypatch.setattr(inside.kernel, "features", lambda: features)
-    assert (found(inside, "kernel pidfd").status, found(inside, "kernel pidfd").remedy) == ("fail", "use Linux 6.5")
-    assert found(inside, "kernel pagemap").status == "warn"
-    assert (found(inside, "kernel diag").status, found(inside, "kernel diag").remedy) == ("ok", "")
+    monkeypatch.setattr(inside.kernel, "examine", lambda: features)
+    pidfd, pagemap, diag = (found(inside, name) for name in ("kernel pidfd", "kernel pagemap", "tcp diag"))
+    assert (pidfd.status, pidfd.remedy, pidfd.cost) == ("fail", "use Linux 6.5", "everything")
+    assert pagemap.status == "warn"
+    assert (diag.status, diag.remedy, diag.cost) == ("ok", "", "")
+
+
+@pytest.mark.parametrize(("state", "status"), [("absent", "warn"), ("fallback", "warn"), ("on", "ok")])
+async def test_what_only_a_loader_needs_is_no_matter_once_loaded(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, state: str, status: str
+):
+    """The recorder is named with its state, reason and what is lost; its needs are weak only while it is not on."""
+    monkeypatch.setattr(inside.daemon.recorder, "state", lambda: (state, "because"))
+    own, needed = found(inside, "recorder"), found(inside, "recorder tp_btf")
+    assert (own.status, own.detail, bool(own.cost), bool(own.remedy)) == (
+        status,
+        f"{state}: because",
+        state != "on",
+        state != "on",
+    )
+    assert (needed.status, needed.cost) == (status, "no record" if status == "warn" else "")
 
 
 async def test_a_socket_that_was_removed_or_replaced(inside: Inside):
@@ -104,5 +121,5 @@ async def test_approvers_and_errors_are_mentioned(inside: Inside):
     assert found(inside, "approvers").status == "warn"
     for number in range(5):
         inside.daemon.trouble(f"trouble {number}")
-    shown = [check.detail for check in checks(inside.daemon) if check.name == "last errors"]
+    shown = [check.detail for check in checks(inside.daemon, inside.kernel.examine()) if check.name == "last errors"]
     assert [each.split(" ", 1)[1] for each in shown] == ["trouble 2", "trouble 3", "trouble 4"]

@@ -83,14 +83,14 @@ def test_errors_for_people_and_interruptions(monkeypatch: pytest.MonkeyPatch, ho
     """Every error of the family has its own exit code; Ctrl-C is a failure without a traceback."""
     del home
 
-    def broken(_paths: object, _recorder: object) -> None:
+    def broken(_paths: object, _recorder: object, **_options: object) -> None:
         raise IntegrityError("cannot trust the log")
 
     monkeypatch.setattr(module, "_run", broken)
     result = run("run", "--user")
     assert (result.exit_code, result.output) == (ExitCode.INTEGRITY_BROKEN, "error: cannot trust the log\n")
 
-    def interrupted(_paths: object, _recorder: object) -> None:
+    def interrupted(_paths: object, _recorder: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_run", interrupted)

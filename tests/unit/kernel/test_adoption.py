@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from attestd.evidence.model import Link, Namespaces
@@ -55,3 +56,12 @@ def link(pid: int, *, start: int, session: int, cgroup: str = "/") -> Link:
 def test_signs_of_adoption(child: Link, parent: Link, expected: bool | None):
     """A younger parent, a foreign session and a scope below systemd prove it; init and systemd leave it open."""
     assert adopted(child, parent) is expected
+
+
+def test_a_dead_child_shows_neither_session_nor_control_group():
+    """Only its age speaks, and a parent that reaps stays undecided."""
+    gone = msgspec.structs.replace(link(9, start=5, session=-1), dead=True)
+    assert adopted(gone, link(8, start=4, session=7)) is False
+    assert adopted(gone, link(8, start=6, session=7)) is True
+    assert adopted(gone, link(1, start=0, session=1)) is None
+    assert adopted(gone, link(8, start=4, session=8, cgroup=USER_MANAGER)) is None

@@ -26,6 +26,7 @@ def test_every_feature_is_probed_once():
     found = features.probe()
     assert [feature.name for feature in found] == EXPECTED
     assert all(feature.detail for feature in found)
+    assert all(feature.cost for feature in found if not feature.present)
     assert all(feature.remedy for feature in found if not feature.present)
 
 
@@ -38,7 +39,7 @@ def test_a_missing_feature_is_told_from_the_kernels_answer(monkeypatch: pytest.M
     monkeypatch.setattr(features, "pidfd_info", absent)
     info = {feature.name: feature for feature in features.probe()}["pidfd_get_info"]
     assert not info.present
-    assert "parents are read from /proc" in info.detail
+    assert "parents are read from /proc" in info.cost
 
 
 def test_capabilities_are_those_of_this_process():
@@ -65,7 +66,7 @@ def test_user_namespaces_are_blocked_by_settings(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], blocked: bool
 ):
     """Only a setting that surely blocks them counts as blocking."""
-    monkeypatch.setattr(features, "_setting", settings.get)
+    monkeypatch.setattr(features, "setting", settings.get)
     assert bool(features.unprivileged_userns_blocked()) is blocked
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from attestd.errors import Cause
@@ -14,6 +15,7 @@ from attestd.kernel.linux import chain
 from attestd.kernel.linux.process import Process
 from attestd.kernel.linux.table import ProcessTable
 from attestd.kernel.linux.watch import LinuxWatch
+from tests.fakes.recorder import FakeRecorder
 from tests.support.children import expect_ready, kill_and_wait_gone, python, running
 
 LEAF = "import time; print('ready', flush=True); time.sleep(1000)"
@@ -221,3 +223,23 @@ def test_another_uid_is_noticed():
         child.stdout.readline()
         assert watch.verify(child.pid) is Cause.INCONSISTENT
         watch.close()
+
+
+def test_a_counter_that_is_not_exact_is_not_compared(table: ProcessTable):
+    """Neither a proof nor a change: without exact counters the watch is what it is without a recorder."""
+    machine = FakeRecorder()
+    key = machine.fork(machine.boot())
+    machine.execute(key, "/bin/true")
+    exact = machine.process(key)
+    assert exact is not None
+    inexact = msgspec.structs.replace(exact, counter_exact=False)
+    with running(sys.executable, "-I", "-c", LEAF) as child:
+        expect_ready(child)
+        for record, later in ((exact, Cause.IMAGE_CHANGED), (inexact, None)):
+            links, _end = chain.walk(table, child.pid)
+            links[0].record = record
+            watch = LinuxWatch(links, machine)
+            watch.pin_accountable(0)
+            machine.execute(key, "/bin/other")
+            assert watch.verify(child.pid) is later
+            watch.close()

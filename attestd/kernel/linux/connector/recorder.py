@@ -35,7 +35,7 @@ _SLICE = 64
 _IN_TIME = 16
 """Executed programs looked at after one batch; a storm's are mostly gone by then anyway."""
 _BATCHES = 256
-_STATE = "process events by netlink: lineage and exec counters; no images, command lines or connections"
+_STATE = "process events by netlink: lineage; no proof of images, command lines or connections"
 
 
 class ConnectorRecorder:

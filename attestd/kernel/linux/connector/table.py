@@ -272,6 +272,7 @@ class Table:
             gap=entry.gap,
             image_claimed=entry.image is not None,
             counter_exact=entry.birth_epoch == (self.epoch if entry.exited_ns is None else entry.death_epoch),
+            parent_exact=False,
         )
 
     def _parent(self, pid: int, now: int) -> Entry | None:

@@ -37,7 +37,7 @@ def current(root: str) -> str:
 def ensure_root(root: str) -> None:
     """Mount the BPF file system if it is not, and make the directory. Raises NotPermittedError, RecorderError."""
     parent = os.path.dirname(root)
-    if not _is_bpf(parent):
+    if not is_bpf(parent):
         if parent != BPF_FS:
             raise RecorderError(f"cannot use {parent}: it is not in a BPF file system")
         if _libc.mount(b"bpf", os.fsencode(parent), b"bpf", 0, b"mode=0711") != 0:
@@ -67,7 +67,8 @@ def verify_owner(*directories: str) -> None:
             )
 
 
-def _is_bpf(path: str) -> bool:
+def is_bpf(path: str) -> bool:
+    """Whether a directory lies in a BPF file system."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -4,7 +4,7 @@ Opening needs read permission on the pins and no capability. Who may also write 
 --group``) and is the first to lock the set takes the exec events, in a thread that sleeps until a quarter of the ring
 is waiting; a second reader answers from the maps alone and knows the words of living processes only. Maps of another
 layout are refused. A reader notices when its maps are no longer written: ``state`` then says so. Safe for several
-threads.
+threads; once closed it knows nothing.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class BpfRecorder:
         with self._lock:
             for table in (self._alive, self._dead, self._alive):  # twice: it may move from one to the other meanwhile
                 layout.KEY.pack_into(table.key, 0, key.start_ns // layout.TICK_NS, key.pid, 0)
-                if table.find():
+                if self._fds and table.find():
                     return _exact(layout.process(table.value), key)
         return None
 
@@ -160,11 +160,14 @@ class BpfRecorder:
         """Who called connect on the socket with that cookie."""
         with self._lock:
             layout.COOKIE.pack_into(self._connects.key, 0, cookie)
-            return layout.connection(cookie, self._connects.value) if self._connects.find() else None
+            found = self._fds and self._connects.find()
+            return layout.connection(cookie, self._connects.value) if found else None
 
     def losses(self) -> Losses:
         """Exact. ``fork_events`` also counts execs and exits that found no room, and runs that the kernel left out."""
         with self._lock:
+            if not self._fds:
+                return Losses(exec_events=0, fork_events=0, dirty_epochs=0)
             lost = self.lost()
             missed = {name: bpf.recursion_misses(self._fds[f"program_{name}"]) for name in _PROGRAMS}
         forks = lost[layout.LOST_FORK] + lost[layout.LOST_DEAD] + sum(missed.values())
@@ -226,7 +229,7 @@ class BpfRecorder:
         try:
             with self._lock:
                 struct.pack_into("<i", self._words.key, 0, pidfd)
-                event = decode(self._words.value.raw) if self._words.find() else None
+                event = decode(self._words.value.raw) if self._fds and self._words.find() else None
         except OSError as error:
             if error.errno == errno.ESRCH:
                 return None
