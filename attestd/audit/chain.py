@@ -86,9 +86,13 @@ def encode(kind: int, prev: bytes, payload: bytes) -> bytes:
     """One frame as written. Raises ValueError when ``prev`` is not 32 bytes or the body is over MAX_BODY_BYTES."""
     size = len(prev) + len(payload)
     if len(prev) != HASH_BYTES or size > MAX_BODY_BYTES:
-        raise ValueError(f"cannot encode a frame: prev of {len(prev)} bytes, body of {size} (at most {MAX_BODY_BYTES})")
+        raise _too_large(len(prev), size)
     frame = _HEAD.pack(MAGIC, kind, size) + prev + payload
     return frame + _CRC.pack(crc32(frame))
+
+
+def _too_large(prev: int, size: int) -> ValueError:
+    return ValueError(f"cannot encode a frame: prev of {prev} bytes, body of {size} (at most {MAX_BODY_BYTES})")
 
 
 def link(frame: bytes) -> bytes:
@@ -132,7 +136,12 @@ def encode_entry(prev: bytes, seq: int, time_ns: int, entry: Entry) -> bytes:
     The same bytes as ``encode_record``, without building the record. Raises ValueError when it is too large.
     """
     items = _ENCODE(entry)[len(_ENTRY_HEAD) :]
-    return encode(RECORD, prev, b"".join((_RECORD_HEAD, _ENCODE(seq), _ENCODE(time_ns), items)))
+    numbers = _ENCODE((seq, time_ns))[1:]
+    size = HASH_BYTES + len(_RECORD_HEAD) + len(numbers) + len(items)
+    if len(prev) != HASH_BYTES or size > MAX_BODY_BYTES:
+        raise _too_large(len(prev), size)
+    frame = b"".join((_HEAD.pack(MAGIC, RECORD, size), prev, _RECORD_HEAD, numbers, items))
+    return frame + _CRC.pack(crc32(frame))
 
 
 def encode_header(prev: bytes, header: SegmentHeader) -> bytes:

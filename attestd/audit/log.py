@@ -79,10 +79,16 @@ class AuditLogFile:
         Raises AuditUnavailableError, and then nothing was appended.
         """
         with self._lock:
-            self._require_alive()
-            self._catch_up()
-            seq = self._writer.append(entry, time_ns)
-            self._notify()
+            if self._closing or not self._alive:
+                self._require_alive()
+            writer = self._writer
+            unsealed = writer.unsealed
+            if unsealed >= MAX_UNSEALED:
+                self._catch_up()
+            seq = writer.append(entry, time_ns)
+            limits = self._limits
+            if self._idle or unsealed >= limits.checkpoint_records - 1 or writer.segment.size >= limits.segment_bytes:
+                self._notify()
             return seq
 
     def caller(self, body: bytes, time_ns: int) -> str:

@@ -83,7 +83,8 @@ class Writer:
 
     def append(self, entry: Entry, time_ns: int) -> int:
         """Write one record; its sequence number. Raises AuditUnavailableError."""
-        if self.unsealed >= MAX_UNSEALED:
+        position = self.position
+        if position.tree.size - position.checkpoint_size >= MAX_UNSEALED:
             raise AuditUnavailableError(
                 f"cannot append to the audit log: {self.unsealed} records wait for a checkpoint, the limit is reached",
                 hint="look at the last audit error in `attestctl status`; calls wait until a checkpoint is signed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import sys
@@ -95,6 +96,7 @@ async def _serve(paths: Paths, recorder: str | None, *, process_events: bool = T
     from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
 
     serving = Serving(paths, recorder, process_events=process_events)
+    gc.freeze()  # what the start made lives as long as the daemon: no collection need look at it again
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -98,10 +98,13 @@ class SessionCaller:
     def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
         """Step 5 for one target."""
         del request  # raw arguments never enter a decision
-        if self._version != self._desk.grants_version:
+        desk = self._desk
+        if self._version != desk.grants_version:
             self._link(now_ns)
-        tool = self._desk.tools.get(self.server, {}).get(target.name) if target.kind == "tool" else None
-        return self._desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns))
+        tool = None
+        if target.kind == "tool" and (tools := desk.tools.get(self.server)) is not None:
+            tool = tools.get(target.name)
+        return desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns))
 
     def context(self, now_ns: int) -> RequestContext:
         """The typed context; hour and weekday in UTC, Monday is 0."""

@@ -133,7 +133,7 @@ class Engine:
         ``tool``: the definition's facts, None: not known, which counts as the specification's defaults.
         """
         # 1 the subject belongs to this engine and is still true
-        if not self.made(subject):
+        if subject.owner is not self._cache:
             return Deny(
                 cause=Cause.POLICY_ERROR, detail="the policies were reloaded; the caller must be prepared again"
             )

@@ -160,7 +160,7 @@ class Connection:
 
     def _mediate(self) -> None:
         """Take the lines that were read, for one turn of the loop; what is left waits until the others had theirs."""
-        began = self._loop.time()
+        began = self._loop.time() if len(self._lines) > 1 else 0.0
         while self._lines and not self._closed:
             self._carry_out(self.session.client_line(self._lines.popleft(), self._peer_pid, MessageClock()))
             if self._lines and self._loop.time() - began > TURN_S:
@@ -272,23 +272,26 @@ class Connection:
         for effect in effects:
             if self._closed:
                 return
-            match effect:
-                case ToClient(chunks=chunks):
-                    for chunk in chunks:
-                        self._outbox.write(chunk)
-                    if self._outbox.congested:
-                        self._pause()
-                        if self._link is not None:
-                            self._link.pause()
-                case ToServer():
-                    self._to_server(effect)
-                case End(cause=cause, text=text):
-                    self._close(cause, text)
+            if type(effect) is ToServer:
+                self._to_server(effect)
+            elif type(effect) is ToClient:
+                self._to_client(effect)
+            elif type(effect) is End:
+                self._close(effect.cause, effect.text)
+
+    def _to_client(self, effect: ToClient) -> None:
+        for chunk in effect.chunks:
+            self._outbox.write(chunk)
+        if self._outbox.congested:
+            self._pause()
+            if self._link is not None:
+                self._link.pause()
 
     def _to_server(self, effect: ToServer) -> None:
-        if self._link is not None:
-            self._link.send(effect.body, effect.line)
-            if self._link.congested:
+        link = self._link
+        if link is not None:
+            link.send(effect.body, effect.line)
+            if link.congested:
                 self._pause()
             return
         self._waiting.append(effect)

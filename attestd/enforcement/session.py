@@ -106,7 +106,7 @@ class Session:
         elif line.data[:1] == b"[" and self.revision == BATCH_REVISION:
             self._batch(line, writer_pid, clock, effects)
         else:
-            self._run(lambda: self._parse(line.data), line, writer_pid, clock, effects)
+            self._run(partial(self._parse, line.data), line, writer_pid, clock, effects)
         return effects
 
     def foreign_writer(self, writer_pid: int, clock: Clock) -> list[Effect]:
@@ -205,8 +205,7 @@ class Session:
     # -- steps 3 to 7 -----------------------------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> CallRequest | Message:
-        message = parse_message(data, self._limits)
-        return self._classified(message)
+        return self._classified(parse_message(data, self._limits))
 
     def _classified(self, message: Message) -> CallRequest | Message:
         if message.kind in (Kind.RESULT, Kind.ERROR):
@@ -270,7 +269,7 @@ class Session:
         misplaced = self._crowded(request) if request.message.kind is Kind.REQUEST else self._stale(request)
         if misplaced is not None:
             return misplaced
-        if not all(self._bindings.owns("task", task, self._owner) for task in request.task_ids):
+        if request.task_ids and not all(self._bindings.owns("task", task, self._owner) for task in request.task_ids):
             return Cause.NOT_FOUND, "no such task"
         state = request.request_state
         if state is not None and state != self._proof.secret and not self._bindings.owns("state", state, self._owner):
@@ -399,7 +398,7 @@ class Session:
             self.era, self.revision = Era.LEGACY, head.protocol_version
             tools = head.capabilities.get("tools") if isinstance(head.capabilities, dict) else None
             self._listens_changes = isinstance(tools, dict) and tools.get("listChanged") is True
-        elif era_of(request.message) is Era.MODERN and self.era is Era.UNKNOWN:
+        elif self.era is Era.UNKNOWN and era_of(request.message) is Era.MODERN:
             self.era, self.revision = Era.MODERN, request.revision
         return None
 

@@ -10,6 +10,9 @@
 | tasks/* | the task id |
 | anything else that the tables hold | the server as a whole |
 
+The row of a message without ``_meta`` depends on its method, its kind, the revision and the era alone, so it is looked
+up once; what is refused is not remembered.
+
 Names are the decoded values, compared exactly. Nothing depends on whether the client has said ``initialize`` before:
 servers do not insist on it either.
 """
@@ -37,6 +40,15 @@ _LIST_CHANGES: Final = {
     "resourcesListChanged": "list_resources",
 }
 _ARGUMENTS: Final = (dict, type(None))
+_ROWS_MAX: Final = 1024
+_rows: Final[dict[tuple[str, Kind, str | None, Era], Method]] = {}
+"""Rows by method, kind, revision and era, found before; filled as they come."""
+_TOOL, _FILTER, _REQUEST, _PROGRESS = (
+    Finder.TOOL,
+    Finder.FILTER,
+    Finder.REQUEST,
+    Finder.PROGRESS,
+)
 _FILTER_KEYS: Final = _LIST_CHANGES.keys() | {"resourceSubscriptions", "taskIds"}
 
 
@@ -60,18 +72,19 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
     row = _row(message, message.method, revision, era)
     if row.admission:
         return _admission(message, row)
-    targets, task_ids = _targets(message, row)
+    finder = row.finder
+    targets, task_ids = (_called(message, row), ()) if finder is _TOOL else _targets(message, row)
     params = message.params
     state = params.get("requestState")
     if state is not None and type(state) is not str:
         _refuse("requestState is not text", message)
-    related, token = _meta(message)
+    related, token = _meta(message) if META in params else ((), None)
     declares = META in params or "clientInfo" in params
     return CallRequest(
         message=message,
         method=row.name,
         targets=targets,
-        effectful=row.effectful and (row.finder is not Finder.FILTER or _has_effect(targets, task_ids)),
+        effectful=row.effectful and (finder is not _FILTER or _has_effect(targets, task_ids)),
         task_ids=task_ids + related,
         request_state=state,
         revision=declared_revision(message) if declares else None,
@@ -79,8 +92,8 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
         lists=row.lists,
         retry=state is not None or "inputResponses" in params,
         shared_effect=row.shared_effect,
-        cancels=_token(message, "requestId") if row.finder is Finder.REQUEST else None,
-        progress_token=_token(message, "progressToken") if row.finder is Finder.PROGRESS else token,
+        cancels=_token(message, "requestId") if finder is _REQUEST else None,
+        progress_token=_token(message, "progressToken") if finder is _PROGRESS else token,
     )
 
 
@@ -97,6 +110,19 @@ def questions(methods: tuple[str, ...]) -> tuple[Target, ...]:
 
 
 def _row(message: Message, method: str, revision: str | None, era: Era) -> Method:
+    """The row of the message. Where it has no ``_meta`` that depends on four things only, and is looked up once."""
+    if META in message.params:
+        return _found_row(message, method, revision, era)
+    key = (method, message.kind, revision, era)
+    row = _rows.get(key)
+    if row is None:
+        row = _found_row(message, method, revision, era)  # raises for all but the few known methods
+        if len(_rows) < _ROWS_MAX:
+            _rows[key] = row
+    return row
+
+
+def _found_row(message: Message, method: str, revision: str | None, era: Era) -> Method:
     own = era_of(message)
     known = demand_modern_revision(message) if own is Era.MODERN else revision_of(revision)
     if era is Era.LEGACY and own is Era.MODERN:
@@ -127,15 +153,20 @@ def _admission(message: Message, row: Method) -> CallRequest:
     )
 
 
+def _called(message: Message, row: Method) -> tuple[Target, ...]:
+    params = message.params
+    name = _name(params.get("name"), "params.name", message)
+    if type(params.get("arguments")) not in _ARGUMENTS:
+        _refuse("params.arguments is not an object", message)
+    return (Target(action=row.action, kind="tool", name=name),)
+
+
 def _targets(message: Message, row: Method) -> tuple[tuple[Target, ...], tuple[str, ...]]:
     params = message.params
     match row.finder:
-        case Finder.TOOL | Finder.PROMPT:
+        case Finder.PROMPT:
             name = _name(params.get("name"), "params.name", message)
-            kind = "tool" if row.finder is Finder.TOOL else "prompt"
-            if kind == "tool" and type(params.get("arguments")) not in _ARGUMENTS:
-                _refuse("params.arguments is not an object", message)
-            return (Target(action=row.action, kind=kind, name=name),), ()
+            return (Target(action=row.action, kind="prompt", name=name),), ()
         case Finder.RESOURCE:
             uri = canonical(params.get("uri"), message.id)
             return (Target(action=row.action, kind="resource", name=uri),), ()

@@ -25,7 +25,7 @@ from attestd.errors import Cause
 from attestd.wire.hint import WINDOW, id_hint
 from attestd.wire.lookalike import ENVELOPE, demand_exact_keys
 from attestd.wire.model import Json, Kind, Limits, Message, WireError
-from attestd.wire.shape import bound
+from attestd.wire.shape import bound, is_bounded
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -41,6 +41,7 @@ _METHOD_CHARACTERS: Final = 256
 _ID_LIMIT: Final = 2**63
 
 _REQUEST: Final = frozenset({"jsonrpc", "id", "method", "params"})
+_NOTIFICATION, _REQUESTED = Kind.NOTIFICATION, Kind.REQUEST
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER: Final = b"0" * (_DIGITS_MAX + 1)
@@ -61,6 +62,11 @@ def parse_message(line: bytes, limits: Limits) -> Message:
         WireError: With the id of the message where that is known. The cause is TOO_LARGE, TOO_DEEP, BATCH or
             MALFORMED.
     """
+    size = len(line)
+    if size <= _DIGITS_MAX and size <= limits.message_bytes and is_bounded(line, limits):
+        value = round_trip(line)  # as ``_load`` does, for the short lines that most are
+        if value is not DIFFERENT:
+            return _message(value, line if line.isascii() else None)
     body, encoded = _load_hinted(line, limits)
     return _message(body, encoded)
 
@@ -164,14 +170,15 @@ def _message(body: Json, encoded: bytes | None) -> Message:
     method = body.get("method")
     if type(method) is not str or not 0 < len(method) <= _METHOD_CHARACTERS:
         _invalid(f"method is {_kind(method)}, expected text of 1 to {_METHOD_CHARACTERS} characters", known_id)
-    _demand_version(body, known_id)
+    if body.get("jsonrpc") != "2.0":
+        _demand_version(body, known_id)
     if known_id is None and "id" in body:
         _invalid(f"id is {_kind(message_id)}, expected text or an integer of 64 bits", None)
     params = body.get("params", {})
     if type(params) is not dict:
         _invalid(f"params is {_kind(params)}, expected an object", known_id)
     demand_exact_keys(params, known_id)
-    kind = Kind.NOTIFICATION if known_id is None else Kind.REQUEST
+    kind = _NOTIFICATION if known_id is None else _REQUESTED
     return Message(kind=kind, id=known_id, method=method, params=params, body=body, encoded=encoded)
 
 

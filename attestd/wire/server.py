@@ -28,6 +28,8 @@ from attestd.wire.serialise import message_line, to_bytes
 from attestd.wire.shape import bound
 
 _RESULT_KEYS: Final = {"jsonrpc", "id", "result"}
+_RESULT_MEMBERS: Final = len(_RESULT_KEYS)
+_RESULT: Final = Kind.RESULT
 _ERROR_KEYS: Final = {"jsonrpc", "id", "error"}
 _COLONS_MAX: Final = 100_000
 """Colons below which an object cannot have enough members to matter for memory."""
@@ -138,7 +140,8 @@ def forward(message: ServerMessage, *, message_id: str | int | None = None) -> l
     """
     if message.line is not None:
         return [message.line]
-    own = to_bytes(message.id if message_id is None else message_id)
+    told = message.id if message_id is None else message_id
+    own = b"%d" % told if type(told) is int else to_bytes(told)
     if message.result is None:
         return [b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n"]
     content = memoryview(message.result)
@@ -203,16 +206,19 @@ def _small_result(line: bytes) -> ServerMessage | None:
     if len(line) > _SMALL or line.count(b"[") + line.count(b"{") > _SMALL_DEPTH:
         return None
     value = round_trip(line)
-    if type(value) is not dict or value.keys() != _RESULT_KEYS or value["jsonrpc"] != "2.0":
+    if type(value) is not dict or len(value) != _RESULT_MEMBERS or value.get("jsonrpc") != "2.0":
         return None
-    result = value["result"]
-    if type(result) is not dict or type(value["id"]) not in {int, str}:
+    result, message_id = value.get("result"), value.get("id")
+    if type(result) is not dict or (type(message_id) is not int and type(message_id) is not str):
         return None
-    message_id = _demand_id(value["id"])
-    start = _result_start(to_bytes(message_id))
+    start = _result_start(_encoded_id(_demand_id(message_id)))
     # Written as we would write it, so the result is already there in the line; another order of keys is encoded again.
     raw = line[len(start) : -1] if line.startswith(start) and line.isascii() else to_bytes(result)
-    return ServerMessage(kind=Kind.RESULT, id=message_id, result=msgspec.Raw(raw), head=_head(result, result))
+    return ServerMessage(kind=_RESULT, id=message_id, result=msgspec.Raw(raw), head=_head(result, result))
+
+
+def _encoded_id(message_id: str | int) -> bytes:
+    return b"%d" % message_id if type(message_id) is int else to_bytes(message_id)
 
 
 def _result_start(message_id: bytes) -> bytes:
@@ -228,7 +234,7 @@ def _split_result(line: bytes, result: Member, limits: Limits) -> ResultHead:
 def _head(keys: dict[str, Json], held: dict[str, Json]) -> ResultHead:
     """Args: keys: every key of the result. held: the values of those in ``_HEAD_KEYS``."""
     if keys.keys() <= _CALL_KEYS:
-        return ResultHead(is_error=held.get("isError") is True)
+        return _FAILED if held.get("isError") is True else _FINE
     RESULT.demand("the result", keys, None)
     task = held.get("task")
     task_id = held.get("taskId", task.get("taskId") if type(task) is dict else None)
@@ -293,6 +299,7 @@ def _malformed(reason: str) -> NoReturn:
 
 _CALL_KEYS: Final = frozenset({"content", "structuredContent", "isError"})
 """Of the result of nearly every call: none of them looks like a key that matters, and only one matters itself."""
+_FINE, _FAILED = ResultHead(), ResultHead(is_error=True)
 _HEAD_KEYS: Final = (
     META,
     "resultType",

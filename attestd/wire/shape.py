@@ -17,13 +17,18 @@ _DROPPED: Final = bytes(sorted(set(range(256)) - set(_KEPT)))
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 
 
+def is_bounded(line: bytes, limits: Limits) -> bool:
+    """Whether a text has too few brackets to nest too deep, and too few bytes for too many values. False: not known."""
+    return line.count(b"[") + line.count(b"{") <= limits.depth and len(line) <= limits.values
+
+
 def bound(line: bytes, limits: Limits) -> None:
     """Refuse what nests too deep or holds too many values. Linear in the bytes for all that passes.
 
     Raises:
         WireError: TOO_DEEP, TOO_LARGE, or MALFORMED for brackets that do not match.
     """
-    if line.count(b"[") + line.count(b"{") <= limits.depth and len(line) <= limits.values:
+    if is_bounded(line, limits):
         return
     plain = line.replace(b"\\\\", b"").replace(b'\\"', b"")
     if plain.count(b'"') // 2 > 2 * limits.values:

@@ -342,3 +342,19 @@ def test_questions_inside_results():
 def test_line_helper_matches_what_clients_write():
     """The tests speak compact JSON."""
     assert line("ping") == b'{"jsonrpc":"2.0","id":7,"method":"ping"}'
+
+
+def test_what_was_looked_up_once_holds_for_its_own_revision_and_era_only():
+    """A row found at one revision does not let the method in at another, in another era or without an id."""
+    told_text = b'{"jsonrpc":"2.0","method":"resources/subscribe","params":{"uri":"file:///x"}}'
+    message = parsed(told_text.replace(b'"method"', b'"id":1,"method"'))
+    for _ in range(2):
+        assert classify(message, REVISIONS[0], Era.LEGACY).method == "resources/subscribe"
+        with pytest.raises(WireError) as modern:
+            classify(message, None, Era.MODERN)
+        with pytest.raises(WireError) as unspoken:
+            classify(message, "1999-01-01", Era.LEGACY)
+        notification = parsed(told_text)
+        with pytest.raises(WireError) as told:
+            classify(notification, REVISIONS[0], Era.LEGACY)
+        assert {caught.value.cause for caught in (modern, unspoken, told)} == {Cause.UNKNOWN_METHOD}

@@ -144,3 +144,14 @@ def test_a_line_above_the_limit_is_known_before_its_end():
     assert framer.overlong
     framer.feed(b"\nnext")
     assert not framer.overlong
+
+
+@pytest.mark.parametrize("text", [b"ab\n", b"ab\r\n", b"\n", b"\r\n", b"abcdef\n", b"a\rb\n", b"ab", b""])
+def test_one_line_in_one_chunk_is_what_it_is_in_pieces(text: bytes):
+    """The short way for whole lines gives the same lines, offsets and errors as byte after byte, and leaves no trace."""
+    whole, pieces = LineFramer(5), LineFramer(5)
+    for chunk in (text, b"cd\n"):
+        at_once = whole.feed(chunk)
+        slowly = [item for byte in chunk for item in pieces.feed(bytes([byte]))]
+        assert [str(item) for item in at_once] == [str(item) for item in slowly]
+        assert (whole.received, whole.pending, whole.overlong) == (pieces.received, pieces.pending, pieces.overlong)
