@@ -23,7 +23,7 @@ recorded, not evidence.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import msgspec
@@ -114,14 +114,17 @@ class Caller(Protocol):
     def verify(self, writer_pid: int) -> Cause | None:
         """Step 4: see ``Watch.verify``."""
 
-    def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
-        """Step 5 for one target. Never raises for anything that a client sent."""
+    def decide(self, target: Target, request: CallRequest | None, now_ns: int, calls: int | None = None) -> Verdict:
+        """Step 5 for one target, as after ``calls`` calls. Never raises for anything that a client sent."""
+
+    def basis(self, now_ns: int) -> Hashable:
+        """What decisions rest on now: another value when a grant or the policy came, changed or ended."""
 
     def pend(self, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """Put the refused wish on the list for approval; the code, or None where approval cannot help."""
 
-    def permitted(self, permit: Permit, now_ns: int) -> None:
-        """Count a use of the determining grants (and consume those for one use)."""
+    def permitted(self, permit: Permit, now_ns: int) -> bool:
+        """Count a use of the determining grants. True if that used one of them up."""
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +132,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
     request: CallRequest
     decision: str
+    spent: bool = False
+    """The call used its grant up: that the grant is gone now does not end it."""
 
 
 class Refuse(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +182,10 @@ APPROVABLE = frozenset(
     }
 )
 """Refusals that an approval can lift; the others get no code."""
+OF_GRANTS = frozenset({*APPROVABLE, Cause.LEVEL_TOO_LOW}) - {Cause.SERVER_REQUEST}
+"""Refusals for want of a grant: a call that used up its own is not ended by them."""
+REACHED = "the server may have done it"
+"""Said of a request that was passed on before it was refused."""
 ENDING = frozenset(
     {
         Cause.WRITER_MISMATCH,
@@ -236,9 +245,9 @@ class Mediator:
                 return Hold(request=request)
             # 6 record
             decision = self._record(request, verdict, clock, writer_pid)
-            self._caller.permitted(verdict, clock.now_ns)
+            spent = self._caller.permitted(verdict, clock.now_ns)
             # 7 forward
-            return Forward(request=request, decision=decision)
+            return Forward(request=request, decision=decision, spent=spent)
         except WireError as error:
             return self._malformed(error, clock, writer_pid)
         except AuditUnavailableError:
@@ -250,12 +259,30 @@ class Mediator:
         """Record that a response or notification of the client was dropped, and why."""
         return self._stray(message, cause, clock, 0)
 
-    def refuse(self, request: CallRequest, cause: Cause, detail: str, clock: Clock) -> Outcome:
-        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded."""
+    def refuse(
+        self, request: CallRequest, cause: Cause, detail: str, clock: Clock, *, reached: bool = False
+    ) -> Outcome:
+        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded.
+
+        ``reached``: the server has it and may have done it, so that nobody should simply send it again.
+        """
+        return self._late(request, Deny(cause=cause, detail=detail), clock, reached=reached)
+
+    def basis(self, now_ns: int) -> Hashable:
+        """What decisions rest on now; when it differs, what is in flight is decided again."""
+        return self._caller.basis(now_ns)
+
+    def recalled(self, request: CallRequest, clock: Clock, *, calls: int, spent: bool) -> tuple[Deny, Outcome] | None:
+        """Step 5 again for a request in flight, as after ``calls`` calls: why and how it is refused now, if it is."""
         try:
-            return self._refuse(request, Deny(cause=cause, detail=detail), clock, 0)
-        except AuditUnavailableError:
-            return self._unrecorded(request, detail if cause is Cause.AUDIT_UNAVAILABLE else "")
+            verdict = self._decide(request, clock.now_ns, calls)
+        except Exception as error:  # noqa: BLE001 - as in ``request``: the unexpected becomes Deny
+            verdict = Deny(cause=Cause.INTERNAL, detail=f"{type(error).__name__}: {error}"[:256])
+        if isinstance(verdict, Permit) or (spent and verdict.cause in OF_GRANTS):
+            return None
+        detail = verdict.detail if verdict.detail and not verdict.plain else "the grant has ended"
+        deny = msgspec.structs.replace(verdict, detail=f"{detail}; the call was under way", plain=False)
+        return deny, self._late(request, deny, clock, reached=True)
 
     def ending(self) -> Cause | None:
         """Step 4 without a message: why the session must end now, if it must."""
@@ -279,8 +306,13 @@ class Mediator:
         self._caller.pend(method, target.name, verdict, clock.now_ns)
         return False
 
-    def result(self, decision: str, method: str, *, verdict: str, size: int, started_ns: int, clock: Clock) -> None:
-        """Step 8: record what came back for a forwarded request. Raises AuditUnavailableError."""
+    def result(
+        self, decision: str, method: str, *, verdict: str, size: int, started_ns: int, clock: Clock, cause: str = ""
+    ) -> None:
+        """Step 8: record what came back for a forwarded request; ``cause``: why it was not shown.
+
+        Raises AuditUnavailableError.
+        """
         self._audit.append(
             Entry(
                 kind="result",
@@ -290,17 +322,18 @@ class Mediator:
                 method=method,
                 caller=self._caller.digest,
                 verdict=verdict,
+                cause=cause,
                 latency_ns=clock.now_ns - started_ns,
                 detail={"bytes": size},
             ),
             clock.now_ns,
         )
 
-    def _decide(self, request: CallRequest, now_ns: int) -> Verdict:
+    def _decide(self, request: CallRequest, now_ns: int, calls: int | None = None) -> Verdict:
         """Every target must be permitted; the permit names what determined each of them."""
         verdict: Verdict = Deny(cause=Cause.NO_GRANT)
         for target in request.targets:
-            found = self._caller.decide(target, request, now_ns)
+            found = self._caller.decide(target, request, now_ns, calls)
             if not isinstance(found, Permit):
                 return found
             verdict = found if isinstance(verdict, Deny) else _both(verdict, found)
@@ -349,15 +382,28 @@ class Mediator:
             detail={} if deny is None or not deny.detail else {"why": deny.detail},
         )
 
-    def _refuse(self, request: CallRequest, deny: Deny, clock: Clock, writer_pid: int) -> Refuse:
+    def _late(self, request: CallRequest, deny: Deny, clock: Clock, *, reached: bool) -> Outcome:
+        """A refusal of a request that had been permitted."""
+        try:
+            return self._refuse(request, deny, clock, 0, reached=reached)
+        except AuditUnavailableError:
+            detail = deny.detail if deny.cause is Cause.AUDIT_UNAVAILABLE else ""
+            said = REACHED if reached and request.effectful else ""
+            return self._unrecorded(request, detail or said, reached=reached)
+
+    def _refuse(
+        self, request: CallRequest, deny: Deny, clock: Clock, writer_pid: int, *, reached: bool = False
+    ) -> Refuse:
         decision = self._record(request, deny, clock, writer_pid)
         code = None
         name = _name(request)
         if deny.cause in APPROVABLE:
             code = self._caller.pend(request.method, name, deny, clock.now_ns)
-        return self._refusal(request, deny.cause, "" if deny.plain else deny.detail, decision, code)
+        return self._refusal(request, deny.cause, "" if deny.plain else deny.detail, decision, code, reached=reached)
 
-    def _refusal(self, request: CallRequest, cause: Cause, detail: str, decision: str, code: str | None) -> Refuse:
+    def _refusal(
+        self, request: CallRequest, cause: Cause, detail: str, decision: str, code: str | None, *, reached: bool = False
+    ) -> Refuse:
         result = self._caller.result
         name = _name(request)
         text = refusal_text(
@@ -373,7 +419,7 @@ class Mediator:
         refusal = Refusal(
             cause=cause,
             text=text,
-            retry=code is not None or cause in TRANSIENT,
+            retry=(code is not None or cause in TRANSIENT) and not (reached and request.effectful),
             server=self._caller.server,
             method=request.method,
             name=name,
@@ -406,10 +452,10 @@ class Mediator:
             return Malformed(error=error, decision="")
         return Malformed(error=error, decision=entry.id)
 
-    def _unrecorded(self, request: CallRequest | None, detail: str = "") -> Outcome:
+    def _unrecorded(self, request: CallRequest | None, detail: str = "", *, reached: bool = False) -> Outcome:
         if request is None:
             return Malformed(error=WireError(Cause.AUDIT_UNAVAILABLE, "the audit log cannot be written"), decision="")
-        return self._refusal(request, Cause.AUDIT_UNAVAILABLE, detail, "", None)
+        return self._refusal(request, Cause.AUDIT_UNAVAILABLE, detail, "", None, reached=reached)
 
     def _failed(self, request: CallRequest | None, error: Exception, clock: Clock, writer_pid: int) -> Outcome:
         detail = f"{type(error).__name__}: {error}"[:256]

@@ -151,9 +151,9 @@ class Daemon:
         """The caller's own grants on this server."""
         return self.approvals.store.index.own(result, server)
 
-    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
         """Count a use, or use up."""
-        self.approvals.use(grants, session, now_ns)
+        return self.approvals.use(grants, session, now_ns)
 
     def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """Put a refused wish on the list."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from attestd.enforcement.clock import MessageClock
-from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer
+from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, Withdraw, cancelled
 from attestd.enforcement.outbox import Outbox
 from attestd.enforcement.session import Session
 from attestd.errors import AttestdError, Cause
@@ -153,7 +153,7 @@ class Connection:
 
     def grants_changed(self) -> None:
         """Tell the session."""
-        self._carry_out(self.session.grants_changed())
+        self._carry_out(self.session.grants_changed(MessageClock()))
 
     def _client_relieved(self) -> None:
         if self._link is not None:
@@ -248,6 +248,8 @@ class Connection:
                             self._link.pause()
                 case ToServer():
                     self._to_server(effect)
+                case Withdraw(request_id=request_id):
+                    self._withdraw(request_id)
                 case End(cause=cause, text=text):
                     self._close(cause, text)
 
@@ -262,6 +264,15 @@ class Connection:
             self._opening = self._loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
             self._pause()
+
+    def _withdraw(self, request_id: str | int) -> None:
+        """Not sent yet: it never is. Sent: the server is told that nobody waits for it."""
+        kept = [each for each in self._waiting if each.body.get("id") != request_id]
+        if len(kept) < len(self._waiting):
+            self._waiting = kept
+            self.session.unsent(request_id)
+        else:
+            self._to_server(ToServer(cancelled(request_id, "the caller's grant has ended")))
 
     def close(self, cause: Cause, text: str) -> None:
         """End from outside: shutdown, a removed server."""
