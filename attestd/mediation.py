@@ -34,6 +34,7 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.appraisal.references import References
 from attestd.audit.protocol import AuditLog, Entry
+from attestd.audit.refusals import SINGLY, Refusals
 from attestd.decision.model import Deny, Permit, Verdict
 from attestd.errors import AttestdError, AuditUnavailableError, Cause
 from attestd.evidence.model import Evidence, Peer
@@ -203,9 +204,11 @@ ENDING = frozenset(
 class Mediator:
     """Steps 3 to 8 for one session. Its only state is the count of its decisions, which numbers them."""
 
-    def __init__(self, caller: Caller, audit: AuditLog) -> None:
+    def __init__(self, caller: Caller, audit: AuditLog, *, refusals: int = SINGLY) -> None:
+        """``refusals``: how many that are alike are recorded one by one in a minute."""
         self._caller = caller
         self._audit = audit
+        self._refusals = Refusals(audit, refusals)
         self._decisions = 0
 
     def request(  # noqa: PLR0911 - one numbered procedure, one return for each way it can end
@@ -268,6 +271,12 @@ class Mediator:
         """
         return self._late(request, Deny(cause=cause, detail=detail), clock, reached=reached)
 
+    def settle(self, now_ns: int, *, end: bool = False) -> int:
+        """Record the refusals that were only counted, if it is time; how many cannot be recorded now."""
+        with contextlib.suppress(AuditUnavailableError):
+            self._refusals.settle(now_ns, end=end)
+        return self._refusals.unwritten() if end else 0
+
     def basis(self, now_ns: int) -> Hashable:
         """What decisions rest on now; when it differs, what is in flight is decided again."""
         return self._caller.basis(now_ns)
@@ -297,8 +306,10 @@ class Mediator:
         verdict = self._caller.decide(target, None, clock.now_ns)
         try:
             entry = self._entry("hop", method, target.name, verdict, clock, 0)
-            self._audit.append(entry, clock.now_ns)
-            if isinstance(verdict, Permit):
+            if isinstance(verdict, Deny):
+                self._refusals.note(entry, clock.now_ns)
+            else:
+                self._audit.append(entry, clock.now_ns)
                 self._caller.permitted(verdict, clock.now_ns)
                 return True
         except AttestdError:  # it cannot be recorded, or the grant was used up meanwhile
@@ -345,6 +356,8 @@ class Mediator:
             params = request.message.params
             arguments = self._audit.digest_arguments(to_bytes(params.get("arguments", params)))
         entry = self._entry("decision", request.method, _name(request), verdict, clock, writer_pid, arguments=arguments)
+        if isinstance(verdict, Deny):
+            return self._refusals.note(entry, clock.now_ns)
         self._audit.append(entry, clock.now_ns)
         return entry.id
 
@@ -436,7 +449,7 @@ class Mediator:
         what = message.method or f"response to {message.id!r}"[:80]
         entry = self._entry("decision", what, "", Deny(cause=cause), clock, writer_pid)
         with contextlib.suppress(AuditUnavailableError):  # nothing is forwarded, so nothing is lost but this note
-            self._audit.append(entry, clock.now_ns)
+            self._refusals.note(entry, clock.now_ns)
         result = self._caller.result
         refusal = Refusal(
             cause=cause, text="", retry=False, server=self._caller.server, method=what, name="", decision=entry.id,
@@ -447,10 +460,9 @@ class Mediator:
     def _malformed(self, error: WireError, clock: Clock, writer_pid: int) -> Outcome:
         entry = self._entry("decision", "", "", Deny(cause=error.cause, detail=error.message[:256]), clock, writer_pid)
         try:
-            self._audit.append(entry, clock.now_ns)
+            return Malformed(error=error, decision=self._refusals.note(entry, clock.now_ns))
         except AuditUnavailableError:
             return Malformed(error=error, decision="")
-        return Malformed(error=error, decision=entry.id)
 
     def _unrecorded(self, request: CallRequest | None, detail: str = "", *, reached: bool = False) -> Outcome:
         if request is None:

@@ -149,6 +149,8 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     server: str
     connection: Connection
     caller: SessionCaller
+    settle: Callable[[int], int]
+    """Record the refusals that were only counted; how many could not be."""
     peer: Peer
     since: datetime
 

@@ -149,6 +149,7 @@ class Session:
         effects: list[Effect] = []
         if self.state is State.ENDED:
             return effects
+        self._mediator.settle(clock.now_ns)
         cause = self._mediator.ending()
         if cause is not None:
             self._end(cause.value, "the attested process changed", effects)
@@ -162,10 +163,7 @@ class Session:
         return effects
 
     def grants_changed(self, clock: Clock) -> list[Effect]:
-        """What the caller may use has changed.
-
-        What is in flight without a grant ends, and a legacy client that was told of change notifications gets one.
-        """
+        """Grants changed: end what is in flight without one, and tell a legacy client that was promised to be told."""
         effects: list[Effect] = []
         if self.state is not State.ENDED:
             self._reconsider(clock, effects)
