@@ -18,9 +18,9 @@ from attestd.audit.protocol import AuditLog, Entry
 from attestd.errors import AuditUnavailableError
 
 MINUTE_NS = 60_000_000_000
-SINGLY = 10
+SINGLY = 20
 """Refusals that are alike, recorded one by one in a minute, where nothing else is configured."""
-KINDS = 32
+KINDS = 16
 """Different refusals that a minute tells apart."""
 
 Like = tuple[str, ...]
