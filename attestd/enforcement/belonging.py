@@ -6,7 +6,7 @@ that the server itself takes back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attestd.enforcement.bindings import Bindings, Owner
@@ -15,8 +15,8 @@ from attestd.enforcement.questions import Questions
 from attestd.errors import Cause
 from attestd.mediation import Clock, Mediator
 from attestd.wire.lookalike import META, META_SUBSCRIPTION
-from attestd.wire.methods import Finder, Method
-from attestd.wire.model import CallRequest, Json, Kind, Limits, Target, WireError
+from attestd.wire.methods import Finder, Method, revision_of
+from attestd.wire.model import CallRequest, Era, Json, Kind, Limits, Target, WireError
 from attestd.wire.uris import canonical
 
 
@@ -105,3 +105,11 @@ class Belonging:
     def accepts(self, action: str, clock: Clock) -> bool:
         """Whether the caller may have this of the server as a whole."""
         return self._mediator.allows(whole(action), clock.now_ns)
+
+
+def living(find: Callable[..., Method], name: str, revision: str | None, era: Era) -> Method | None:
+    """The row of a server's method, or None where the negotiated revision does not have it."""
+    try:
+        return find(name, revision=revision_of(revision), era=era)
+    except WireError:
+        return None

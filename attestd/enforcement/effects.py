@@ -11,7 +11,7 @@ import msgspec
 from attestd.errors import AuditUnavailableError, Cause
 from attestd.mediation import Malformed, Outcome, Refuse
 from attestd.wire.lookalike import META_SUBSCRIPTION
-from attestd.wire.model import CallRequest, Message, Target, WireError
+from attestd.wire.model import CallRequest, ListKind, Message, Target, WireError
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.refusal import error_line, refuse
 
@@ -141,6 +141,16 @@ def without_echo(message: Message) -> dict[str, Any]:
     """The body without our own challenge, which the server never issued."""
     params = {k: v for k, v in message.params.items() if k not in ("requestState", "inputResponses")}
     return {**message.body, "params": params}
+
+
+def at_cursor(message: Message, cursor: str) -> dict[str, Any]:
+    """The body with the server's own cursor, without our challenge."""
+    return {**message.body, "params": {**message.params, "cursor": cursor}}
+
+
+def last_page(kind: ListKind) -> dict[str, Any]:
+    """A page after the last one."""
+    return {"resultType": "complete", kind.value: []}
 
 
 def whole(action: str) -> Target:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-from attestd.enforcement.belonging import Belonging
+from attestd.enforcement.belonging import Belonging, living
 from attestd.enforcement.bindings import Bindings, Owner
 from attestd.enforcement.effects import (
     DRAIN_NS,
@@ -32,9 +32,11 @@ from attestd.enforcement.effects import (
     ToClient,
     ToServer,
     Withdraw,
+    at_cursor,
     awaited,
     cancel,
     cancelled,
+    last_page,
     no,
     raiser,
     told,
@@ -51,12 +53,12 @@ from attestd.wire.classify import classify
 from attestd.wire.era import era_of
 from attestd.wire.framing import Line
 from attestd.wire.lists import filter_list
-from attestd.wire.methods import CHALLENGED, QUESTIONS, Finder, Method, revision_of, server_notification, server_request
+from attestd.wire.methods import CHALLENGED, QUESTIONS, Finder, server_notification, server_request
 from attestd.wire.model import REFUSED, CallRequest, Era, Kind, Limits, ListKind, Message, Target, WireError
 from attestd.wire.parse import BATCH_REVISION, parse_message, split_batch
 from attestd.wire.refusal import input_required_line, ping_line, result_line
 from attestd.wire.serialise import message_line, to_line
-from attestd.wire.server import ResultHead, ServerMessage, forward, result_of
+from attestd.wire.server import ResultHead, ServerMessage, forward, parse_server_line, result_of
 
 
 class Session:
@@ -124,13 +126,8 @@ class Session:
         """Bytes of a process that is not the attested peer arrived, complete line or not: the session is over."""
         effects: list[Effect] = []
         if self.state is State.OPEN:
-            self._run(
-                raiser(WireError(Cause.WRITER_MISMATCH, f"process {writer_pid} wrote")),
-                None,
-                writer_pid,
-                clock,
-                effects,
-            )
+            wrote = raiser(WireError(Cause.WRITER_MISMATCH, f"process {writer_pid} wrote"))
+            self._run(wrote, None, writer_pid, clock, effects)
             self._end(Cause.WRITER_MISMATCH.value, f"process {writer_pid} wrote to an attested connection", effects)
         return effects
 
@@ -288,7 +285,7 @@ class Session:
         )
         match outcome:
             case Forward():
-                self._forward(outcome, clock, effects)
+                self._forward(outcome, start, clock, effects)
             case Reply(message=message):
                 self._client_response(message, line, clock, effects)
             case Hold(request=request):
@@ -296,7 +293,7 @@ class Session:
             case _:
                 self._refused(outcome, effects)
 
-    def _forward(self, outcome: Forward, clock: Clock, effects: list[Effect]) -> None:
+    def _forward(self, outcome: Forward, start: int, clock: Clock, effects: list[Effect]) -> None:
         request = outcome.request
         message = request.message
         if message.kind is Kind.REQUEST and message.id is not None:
@@ -310,6 +307,14 @@ class Session:
                 self._challenge(effects)
             if request.request_state is not None and request.request_state == self._proof.secret:
                 effects.append(ToServer(without_echo(message)))
+                return
+            turned, cursor = (False, "") if request.lists is None else self._proof.turned(request.cursor, start)
+            if turned and request.lists is not None:
+                if cursor:
+                    effects.append(ToServer(at_cursor(message, cursor)))
+                else:  # the server's list ended a page ago
+                    line = result_line(message.id, last_page(request.lists)).rstrip()
+                    self._server_response(parse_server_line(line, self._limits), clock, effects)
                 return
         if request.cancels is not None:
             cancel(self.outstanding, request.cancels)
@@ -435,12 +440,14 @@ class Session:
                 return self._bindings.owns("task", target.name, self._owner)
             return self._mediator.allows(target, clock.now_ns)
 
-        return (result_line(message.id, filter_list(request.lists, result, allowed, self.era).result),)
+        shown = filter_list(request.lists, result, allowed, self.era).result
+        more = self._proof.more(shown.get("nextCursor")) if self.era is Era.MODERN else None
+        return (result_line(message.id, shown if more is None else {**shown, "nextCursor": more}),)
 
     def _server_request(self, message: ServerMessage, clock: Clock, effects: list[Effect]) -> None:
         if message.id is None or message.method is None:
             return
-        row = self._server_row(server_request, message.method)
+        row = living(server_request, message.method, self.revision, self.era)
         if (
             row is None
             or self.state is not State.OPEN  # nobody could answer any more
@@ -465,7 +472,7 @@ class Session:
             effects.append(ToClient(tuple(forward(message))))
 
     def _server_notification(self, message: ServerMessage, clock: Clock, effects: list[Effect]) -> None:
-        row = self._server_row(server_notification, message.method or "")
+        row = living(server_notification, message.method or "", self.revision, self.era)
         if row is None or not self._belonging.concerns(row, message.params, clock):
             return
         for method in message.head.questions if message.head is not None else ():
@@ -473,12 +480,6 @@ class Session:
             if action is None or not self._mediator.server_request(whole(action), method, clock):
                 return
         effects.append(ToClient(tuple(forward(message))))
-
-    def _server_row(self, find: Callable[..., Method], name: str) -> Method | None:
-        try:
-            return find(name, revision=revision_of(self.revision), era=self.era)
-        except WireError:
-            return None
 
     def _refuse_outstanding(
         self, cause: Cause, text: str, clock: Clock, effects: list[Effect], *, reached: bool

@@ -948,3 +948,79 @@ def test_a_server_that_went_may_have_done_what_it_had():
     fresh.client(call("echo", 7))
     said = fresh.effects(fresh.session.server_failed(Cause.SERVER_UNAVAILABLE, "it does not start", fresh.clock))
     assert said[0][1]["error"]["data"]["retry"] is True
+
+
+# -- the next page of a list as proof ---------------------------------------------------------------------------------
+
+URI = "file:///a"
+LISTEN = {"notifications": {"resourceSubscriptions": [URI]}}
+TOOLS = {"resultType": "complete", "tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+
+
+def relayed() -> Dialogue:
+    """A modern client behind the shim that may call, read and subscribe."""
+    return Dialogue(ECHO, ("subscribe", URI), ("read_resource", URI), relayed=True)
+
+
+def test_the_first_list_of_an_unproven_modern_client_has_one_more_page():
+    """Its cursor is the challenge; who asks for that page gets an empty one and is proven, so that it may listen."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    ((_, first),) = talk.answer(TOOLS, 1)
+    assert [tool["name"] for tool in first["result"]["tools"]] == ["echo"]
+    assert first["result"]["nextCursor"] == SECRET
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 2)[0]) == "unproven"
+    ((who, second),) = talk.modern("tools/list", {"cursor": SECRET}, 3)
+    assert who == "client", "the server is not asked for a page that it does not have"
+    assert second["result"]["tools"] == []
+    assert "nextCursor" not in second["result"]
+    assert second["result"]["cacheScope"] == "private"
+    assert [who for who, _ in talk.modern("subscriptions/listen", LISTEN, 4)] == ["server"]
+    assert talk.audit.of("result")[-1].method == "tools/list"
+
+
+def test_the_servers_own_cursor_survives():
+    """It goes with the challenge to the client and without it to the server; once proven, cursors are the server's."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    ((_, first),) = talk.answer({**TOOLS, "nextCursor": "a.b"}, 1)
+    assert first["result"]["nextCursor"] == f"{SECRET}.a.b"
+    ((who, asked),) = talk.modern("tools/list", {"cursor": f"{SECRET}.a.b"}, 2)
+    assert (who, asked["params"]["cursor"]) == ("server", "a.b")
+    ((_, second),) = talk.answer({**TOOLS, "nextCursor": "c"}, 2)
+    assert second["result"]["nextCursor"] == "c"
+    ((who, asked),) = talk.modern("tools/list", {"cursor": f"{SECRET}.a.b"}, 3)
+    assert (who, asked["params"]["cursor"]) == ("server", "a.b"), "a page that was kept for later"
+
+
+@pytest.mark.parametrize("cursor", ["attestd-", SECRET + "x", "x" + SECRET, SECRET.upper(), 7, [SECRET], None])
+def test_another_cursor_is_no_proof(cursor: Any):
+    """It goes to the server as it is and proves nothing."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    talk.answer(TOOLS, 1)
+    ((who, asked),) = talk.modern("tools/list", {"cursor": cursor}, 2)
+    assert (who, asked["params"]["cursor"]) == ("server", cursor)
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 3)[0]) == "unproven"
+
+
+def test_a_cursor_before_the_challenge_was_given_is_no_proof():
+    """What waited in the pipe cannot know the challenge; and a guess that comes before it was sent counts for nothing."""
+    talk = relayed()
+    talk.modern("tools/list", {"cursor": SECRET}, 1)
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 2)[0]) == "unproven"
+
+
+def test_nobody_else_sees_a_challenge_in_a_list():
+    """Not on a direct socket, not in the legacy era, not after the proof."""
+    direct = Dialogue(ECHO)
+    direct.modern("tools/list", {}, 1)
+    assert "nextCursor" not in direct.answer(TOOLS, 1)[0][1]["result"]
+    legacy = Dialogue(ECHO, relayed=True).initialize()
+    legacy.request("tools/list", {}, 1)
+    assert "nextCursor" not in legacy.answer(TOOLS, 1)[0][1]["result"]
+    proven = relayed()
+    ((_, asked),) = proven.modern("tools/call", {"name": "echo"}, 1)
+    proven.modern("tools/call", {"name": "echo", "requestState": asked["result"]["requestState"]}, 2)
+    proven.modern("tools/list", {}, 3)
+    assert "nextCursor" not in proven.answer(TOOLS, 3)[0][1]["result"]
