@@ -23,7 +23,7 @@ recorded, not evidence.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import msgspec
@@ -35,6 +35,7 @@ from attestd.appraisal.memo import Memo
 from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.appraisal.references import References
 from attestd.audit.protocol import AuditLog, Entry
+from attestd.audit.refusals import SINGLY, Refusals
 from attestd.decision.model import Deny, Permit, Verdict
 from attestd.errors import AttestdError, AuditUnavailableError, Cause
 from attestd.evidence.model import Evidence, Peer
@@ -124,14 +125,17 @@ class Caller(Protocol):
     def verify(self, writer_pid: int) -> Cause | None:
         """Step 4: see ``Watch.verify``."""
 
-    def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
-        """Step 5 for one target. Never raises for anything that a client sent."""
+    def decide(self, target: Target, request: CallRequest | None, now_ns: int, calls: int | None = None) -> Verdict:
+        """Step 5 for one target, as after ``calls`` calls. Never raises for anything that a client sent."""
+
+    def basis(self, now_ns: int) -> Hashable:
+        """What decisions rest on now: another value when a grant or the policy came, changed or ended."""
 
     def pend(self, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """Put the refused wish on the list for approval; the code, or None where approval cannot help."""
 
-    def permitted(self, permit: Permit, now_ns: int) -> None:
-        """Count a use of the determining grants (and consume those for one use)."""
+    def permitted(self, permit: Permit, now_ns: int) -> bool:
+        """Count a use of the determining grants. True if that used one of them up."""
 
 
 class Forward(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +143,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True):
 
     request: CallRequest
     decision: str
+    spent: bool = False
+    """The call used its grant up: that the grant is gone now does not end it."""
 
 
 class Refuse(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,6 +193,10 @@ APPROVABLE = frozenset(
     }
 )
 """Refusals that an approval can lift; the others get no code."""
+OF_GRANTS = frozenset({*APPROVABLE, Cause.LEVEL_TOO_LOW}) - {Cause.SERVER_REQUEST}
+"""Refusals for want of a grant: a call that used up its own is not ended by them."""
+REACHED = "the server may have done it"
+"""Said of a request that was passed on before it was refused."""
 ENDING = frozenset(
     {
         Cause.WRITER_MISMATCH,
@@ -204,9 +214,11 @@ ENDING = frozenset(
 class Mediator:
     """Steps 3 to 8 for one session. Its only state is the count of its decisions, which numbers them."""
 
-    def __init__(self, caller: Caller, audit: AuditLog) -> None:
+    def __init__(self, caller: Caller, audit: AuditLog, *, refusals: int = SINGLY) -> None:
+        """``refusals``: how many that are alike are recorded one by one in a minute."""
         self._caller = caller
         self._audit = audit
+        self._refusals = Refusals(audit, refusals)
         self._decisions = 0
 
     def request(  # noqa: PLR0911 - one numbered procedure, one return for each way it can end
@@ -246,9 +258,9 @@ class Mediator:
                 return Hold(request=request)
             # 6 record
             decision = self._record(request, verdict, clock, writer_pid)
-            self._caller.permitted(verdict, clock.now_ns)
+            spent = self._caller.permitted(verdict, clock.now_ns)
             # 7 forward
-            return Forward(request=request, decision=decision)
+            return Forward(request=request, decision=decision, spent=spent)
         except WireError as error:
             return self._malformed(error, clock, writer_pid)
         except AuditUnavailableError:
@@ -260,12 +272,36 @@ class Mediator:
         """Record that a response or notification of the client was dropped, and why."""
         return self._stray(message, cause, clock, 0)
 
-    def refuse(self, request: CallRequest, cause: Cause, detail: str, clock: Clock) -> Outcome:
-        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded."""
+    def refuse(
+        self, request: CallRequest, cause: Cause, detail: str, clock: Clock, *, reached: bool = False
+    ) -> Outcome:
+        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded.
+
+        ``reached``: the server has it and may have done it, so that nobody should simply send it again.
+        """
+        return self._late(request, Deny(cause=cause, detail=detail), clock, reached=reached)
+
+    def settle(self, now_ns: int, *, end: bool = False) -> int:
+        """Record the refusals that were only counted, if it is time; how many cannot be recorded now."""
+        with contextlib.suppress(AuditUnavailableError):
+            self._refusals.settle(now_ns, end=end)
+        return self._refusals.unwritten() if end else 0
+
+    def basis(self, now_ns: int) -> Hashable:
+        """What decisions rest on now; when it differs, what is in flight is decided again."""
+        return self._caller.basis(now_ns)
+
+    def recalled(self, request: CallRequest, clock: Clock, *, calls: int, spent: bool) -> tuple[Deny, Outcome] | None:
+        """Step 5 again for a request in flight, as after ``calls`` calls: why and how it is refused now, if it is."""
         try:
-            return self._refuse(request, Deny(cause=cause, detail=detail), clock, 0)
-        except AuditUnavailableError:
-            return self._unrecorded(request, detail if cause is Cause.AUDIT_UNAVAILABLE else "")
+            verdict = self._decide(request, clock.now_ns, calls)
+        except Exception as error:  # noqa: BLE001 - as in ``request``: the unexpected becomes Deny
+            verdict = Deny(cause=Cause.INTERNAL, detail=f"{type(error).__name__}: {error}"[:256])
+        if isinstance(verdict, Permit) or (spent and verdict.cause in OF_GRANTS):
+            return None
+        detail = verdict.detail if verdict.detail and not verdict.plain else "the grant has ended"
+        deny = msgspec.structs.replace(verdict, detail=f"{detail}; the call was under way", plain=False)
+        return deny, self._late(request, deny, clock, reached=True)
 
     def ending(self) -> Cause | None:
         """Step 4 without a message: why the session must end now, if it must."""
@@ -280,8 +316,10 @@ class Mediator:
         verdict = self._caller.decide(target, None, clock.now_ns)
         try:
             entry = self._entry("hop", method, target.name, verdict, clock, 0)
-            self._audit.append(entry, clock.now_ns)
-            if isinstance(verdict, Permit):
+            if isinstance(verdict, Deny):
+                self._refusals.note(entry, clock.now_ns)
+            else:
+                self._audit.append(entry, clock.now_ns)
                 self._caller.permitted(verdict, clock.now_ns)
                 return True
         except AttestdError:  # it cannot be recorded, or the grant was used up meanwhile
@@ -289,8 +327,13 @@ class Mediator:
         self._caller.pend(method, target.name, verdict, clock.now_ns)
         return False
 
-    def result(self, decision: str, method: str, *, verdict: str, size: int, started_ns: int, clock: Clock) -> None:
-        """Step 8: record what came back for a forwarded request. Raises AuditUnavailableError."""
+    def result(
+        self, decision: str, method: str, *, verdict: str, size: int, started_ns: int, clock: Clock, cause: str = ""
+    ) -> None:
+        """Step 8: record what came back for a forwarded request; ``cause``: why it was not shown.
+
+        Raises AuditUnavailableError.
+        """
         self._audit.append(
             Entry(
                 kind="result",
@@ -300,17 +343,18 @@ class Mediator:
                 method=method,
                 caller=self._caller.digest,
                 verdict=verdict,
+                cause=cause,
                 latency_ns=clock.now_ns - started_ns,
                 detail={"bytes": size},
             ),
             clock.now_ns,
         )
 
-    def _decide(self, request: CallRequest, now_ns: int) -> Verdict:
+    def _decide(self, request: CallRequest, now_ns: int, calls: int | None = None) -> Verdict:
         """Every target must be permitted; the permit names what determined each of them."""
         verdict: Verdict = Deny(cause=Cause.NO_GRANT)
         for target in request.targets:
-            found = self._caller.decide(target, request, now_ns)
+            found = self._caller.decide(target, request, now_ns, calls)
             if not isinstance(found, Permit):
                 return found
             verdict = found if isinstance(verdict, Deny) else _both(verdict, found)
@@ -322,6 +366,8 @@ class Mediator:
             params = request.message.params
             arguments = self._audit.digest_arguments(to_bytes(params.get("arguments", params)))
         entry = self._entry("decision", request.method, _name(request), verdict, clock, writer_pid, arguments=arguments)
+        if isinstance(verdict, Deny):
+            return self._refusals.note(entry, clock.now_ns)
         self._audit.append(entry, clock.now_ns)
         return entry.id
 
@@ -359,15 +405,28 @@ class Mediator:
             detail={} if deny is None or not deny.detail else {"why": deny.detail},
         )
 
-    def _refuse(self, request: CallRequest, deny: Deny, clock: Clock, writer_pid: int) -> Refuse:
+    def _late(self, request: CallRequest, deny: Deny, clock: Clock, *, reached: bool) -> Outcome:
+        """A refusal of a request that had been permitted."""
+        try:
+            return self._refuse(request, deny, clock, 0, reached=reached)
+        except AuditUnavailableError:
+            detail = deny.detail if deny.cause is Cause.AUDIT_UNAVAILABLE else ""
+            said = REACHED if reached and request.effectful else ""
+            return self._unrecorded(request, detail or said, reached=reached)
+
+    def _refuse(
+        self, request: CallRequest, deny: Deny, clock: Clock, writer_pid: int, *, reached: bool = False
+    ) -> Refuse:
         decision = self._record(request, deny, clock, writer_pid)
         code = None
         name = _name(request)
         if deny.cause in APPROVABLE:
             code = self._caller.pend(request.method, name, deny, clock.now_ns)
-        return self._refusal(request, deny.cause, "" if deny.plain else deny.detail, decision, code)
+        return self._refusal(request, deny.cause, "" if deny.plain else deny.detail, decision, code, reached=reached)
 
-    def _refusal(self, request: CallRequest, cause: Cause, detail: str, decision: str, code: str | None) -> Refuse:
+    def _refusal(
+        self, request: CallRequest, cause: Cause, detail: str, decision: str, code: str | None, *, reached: bool = False
+    ) -> Refuse:
         result = self._caller.result
         name = _name(request)
         text = refusal_text(
@@ -383,7 +442,7 @@ class Mediator:
         refusal = Refusal(
             cause=cause,
             text=text,
-            retry=code is not None or cause in TRANSIENT,
+            retry=(code is not None or cause in TRANSIENT) and not (reached and request.effectful),
             server=self._caller.server,
             method=request.method,
             name=name,
@@ -400,7 +459,7 @@ class Mediator:
         what = message.method or f"response to {message.id!r}"[:80]
         entry = self._entry("decision", what, "", Deny(cause=cause), clock, writer_pid)
         with contextlib.suppress(AuditUnavailableError):  # nothing is forwarded, so nothing is lost but this note
-            self._audit.append(entry, clock.now_ns)
+            self._refusals.note(entry, clock.now_ns)
         result = self._caller.result
         refusal = Refusal(
             cause=cause, text="", retry=False, server=self._caller.server, method=what, name="", decision=entry.id,
@@ -411,15 +470,14 @@ class Mediator:
     def _malformed(self, error: WireError, clock: Clock, writer_pid: int) -> Outcome:
         entry = self._entry("decision", "", "", Deny(cause=error.cause, detail=error.message[:256]), clock, writer_pid)
         try:
-            self._audit.append(entry, clock.now_ns)
+            return Malformed(error=error, decision=self._refusals.note(entry, clock.now_ns))
         except AuditUnavailableError:
             return Malformed(error=error, decision="")
-        return Malformed(error=error, decision=entry.id)
 
-    def _unrecorded(self, request: CallRequest | None, detail: str = "") -> Outcome:
+    def _unrecorded(self, request: CallRequest | None, detail: str = "", *, reached: bool = False) -> Outcome:
         if request is None:
             return Malformed(error=WireError(Cause.AUDIT_UNAVAILABLE, "the audit log cannot be written"), decision="")
-        return self._refusal(request, Cause.AUDIT_UNAVAILABLE, detail, "", None)
+        return self._refusal(request, Cause.AUDIT_UNAVAILABLE, detail, "", None, reached=reached)
 
     def _failed(self, request: CallRequest | None, error: Exception, clock: Clock, writer_pid: int) -> Outcome:
         detail = f"{type(error).__name__}: {error}"[:256]

@@ -151,10 +151,12 @@ def _show(detail: PendingDetail) -> None:
 
 
 def _tell(answer: Answer, *, as_json: bool) -> None:
+    grant: Grant = answer.value
     if as_json:
+        for warning in grant.warnings:
+            remark(f"warning: {warning}")
         print_json(answer)
         return
-    grant: Grant = answer.value
     to = console()
     line(to, "granted ", grant.id, "bold green")
     fields(to, grant_pairs(grant), indent=2)
@@ -172,6 +174,7 @@ def grant_pairs(grant: Grant) -> list[tuple[str, str]]:
         ("inline", "accepted" if subject.inline else ""),
         ("level", f"at least {grant.min_level}"),
         ("lasts", lasts(grant)),
+        *(("warning", warning) for warning in grant.warnings),
     ]
 
 

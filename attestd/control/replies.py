@@ -291,6 +291,8 @@ class Grant(Reply, frozen=True, kw_only=True):
     revoked: datetime | None = None
     key: str | None = None
     """What ``process`` and ``session`` are bound to."""
+    warnings: tuple[str, ...] = ()
+    """What it accepts that nobody should accept unknowingly, one line each."""
 
     @property
     def terms(self) -> str:

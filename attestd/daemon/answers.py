@@ -63,7 +63,7 @@ class Answers:
             return
         what = type(request).__name__
         code = getattr(request, "pending", "")
-        self._daemon.record(
+        self._daemon.refused(
             Entry(
                 kind="admin",
                 id=str(code)[:64],

@@ -24,6 +24,7 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
+from attestd.audit.refusals import Refusals
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import Backs, ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
@@ -90,6 +91,7 @@ class Daemon:
         self.grants_version = 0
         self.installation: Installation = find_installation()
         self._timers: list[asyncio.TimerHandle] = []
+        self._refusals: dict[int, Refusals] = {}
         private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
         private_directory(paths.state, 0o700)
         self.settings: Settings = load_settings(paths.config_file)
@@ -148,9 +150,9 @@ class Daemon:
         """The caller's own grants on this server."""
         return self.approvals.store.index.own(result, server)
 
-    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
         """Count a use, or use up."""
-        self.approvals.use(grants, session, now_ns)
+        return self.approvals.use(grants, session, now_ns)
 
     def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """Put a refused wish on the list."""
@@ -264,8 +266,9 @@ class Daemon:
             now_ns=now_ns,
         )
         limits = self.settings.limits.wire()
+        mediator = Mediator(caller, self.audit, refusals=self.settings.limits.refusals_per_minute)
         session = Session(
-            mediator=Mediator(caller, self.audit),
+            mediator=mediator,
             proof=Proof(
                 relayed=attested.relayed,
                 old_bytes=old_bytes,
@@ -296,6 +299,7 @@ class Daemon:
             server=settings.name,
             connection=connection,
             caller=caller,
+            settle=partial(mediator.settle, end=True),
             peer=peer,
             since=datetime.now(UTC),
         )
@@ -305,6 +309,9 @@ class Daemon:
         if info is None:
             return
         self.admission.leave(info.peer.uid)
+        unwritten = info.settle(time.time_ns())
+        if unwritten:
+            self.trouble(f"cannot record {unwritten} more refusals of session {info.id}")
         self.record(
             Entry(
                 kind="session",
@@ -345,7 +352,7 @@ class Daemon:
 
     def _turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
         """A connection that never became a session."""
-        self.record(
+        self.refused(
             Entry(
                 kind="session",
                 server=server,
@@ -357,6 +364,25 @@ class Daemon:
                 detail={"why": text[:256]},
             )
         )
+
+    def refused(self, entry: Entry) -> None:
+        """Record a refusal outside sessions, or count it where the same user has many."""
+        if entry.uid not in self._refusals:
+            self._refusals[entry.uid] = Refusals(self.audit, self.settings.limits.refusals_per_minute)
+        try:
+            self._refusals[entry.uid].note(entry, time.time_ns())
+        except AuditUnavailableError as error:
+            self.trouble(error.message)
+
+    def _settle_refusals(self, *, end: bool) -> None:
+        """Record how many there were, where the minute is over."""
+        for uid, refusals in list(self._refusals.items()):
+            try:
+                refusals.settle(time.time_ns(), end=end)
+            except AuditUnavailableError as error:
+                self.trouble(error.message)
+            if refusals.idle:
+                del self._refusals[uid]
 
     def changed(self) -> None:
         """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
@@ -417,6 +443,7 @@ class Daemon:
     def _sweep(self) -> None:
         for connection in list(self.sessions):
             connection.tick()
+        self._settle_refusals(end=False)
         self._later(SWEEP_S, self._sweep)
 
     def _flush(self) -> None:
@@ -452,6 +479,7 @@ class Daemon:
         self._close_fronts()
         await self.launcher.close()
         self.workers.shutdown()
+        self._settle_refusals(end=True)
         self.record(Entry(kind="log", id="stop"))
         self.approvals.close()
         self.audit.close()

@@ -99,8 +99,9 @@ class Approvals:
             self._contexts = {code: context for code, context in self._contexts.items() if code in live}
         return pending.code
 
-    def use(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
-        """Count a use; use up ``once``. Raises AttestdError: then nothing may happen."""
+    def use(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
+        """Count a use; use up ``once``, and say if that happened. Raises AttestdError: then nothing may happen."""
+        spent = False
         for grant_id in grants:
             grant = self.store.index.get(grant_id)
             if grant is None:
@@ -121,7 +122,9 @@ class Approvals:
             )
             if not self.store.consume(grant_id, now_ns, seq):
                 raise NothingToDoError(f"the grant {grant_id} was used up")
+            spent = True
             self._daemon.changed()
+        return spent
 
     # -- for people -------------------------------------------------------------------------------------------------
 
@@ -134,7 +137,7 @@ class Approvals:
         try:
             return self.pendings.find(code, approver=approver.key, uid=approver.sees, now_ns=time.time_ns())
         except NotPermittedError as error:
-            self._daemon.record(
+            self._daemon.refused(
                 Entry(
                     kind="admin",
                     method="code",

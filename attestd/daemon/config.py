@@ -35,6 +35,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Open connections of one user, to all servers together."""
     attesting_per_uid: Positive = 256
     """Connections of one user that wait to be attested."""
+    refusals_per_minute: Positive = 20
+    """Refusals that are alike (same cause, method and name), recorded one by one in a minute on one connection, or for
+    one user outside connections; the others are counted, and one record says how many."""
     attest_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """How long collecting evidence may take: a file system that does not answer ends in a refusal."""
 

@@ -7,7 +7,7 @@ set.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Protocol
 
@@ -47,8 +47,8 @@ class Desk(Protocol):
     def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
         """The caller's own grants on this server, ended ones too."""
 
-    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
-        """Count a use; uses up a ``once`` grant. Raises AttestdError: then the effect must not happen."""
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
+        """Count a use; True if it used up a ``once`` grant. Raises AttestdError: then the effect must not happen."""
 
     def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """Put a refused wish on the list."""
@@ -95,7 +95,7 @@ class SessionCaller:
         """Step 4."""
         return self._watch.verify(writer_pid)
 
-    def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
+    def decide(self, target: Target, request: CallRequest | None, now_ns: int, calls: int | None = None) -> Verdict:
         """Step 5 for one target."""
         del request  # raw arguments never enter a decision
         desk = self._desk
@@ -104,10 +104,16 @@ class SessionCaller:
         tool = None
         if target.kind == "tool" and (tools := desk.tools.get(self.server)) is not None:
             tool = tools.get(target.name)
-        return desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns))
+        return desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns, calls))
 
-    def context(self, now_ns: int) -> RequestContext:
-        """The typed context; hour and weekday in UTC, Monday is 0."""
+    def basis(self, now_ns: int) -> Hashable:
+        """The linked grants that are in force now, under the policy that is."""
+        if self._version != self._desk.grants_version:
+            self._link(now_ns)
+        return self._desk.engine.current(self._subject, now_ns).key
+
+    def context(self, now_ns: int, calls: int | None = None) -> RequestContext:
+        """The typed context; hour and weekday in UTC, Monday is 0. ``calls``: instead of those so far."""
         hours = now_ns // HOUR_NS
         return RequestContext(
             protocol_version=self.revision() or "",
@@ -117,17 +123,16 @@ class SessionCaller:
             now_ns=now_ns,
             args_sha256="",
             args_size=0,
-            calls_in_session=self.calls(),
+            calls_in_session=self.calls() if calls is None else calls,
         )
 
     def pend(self, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         """The approval code of a refused wish."""
         return self._desk.pend(self, method, name, deny, now_ns)
 
-    def permitted(self, permit: Permit, now_ns: int) -> None:
+    def permitted(self, permit: Permit, now_ns: int) -> bool:
         """Count the use of the determining grants."""
-        if permit.grants:
-            self._desk.use_grants(permit.grants, self.session, now_ns)
+        return bool(permit.grants) and self._desk.use_grants(permit.grants, self.session, now_ns)
 
     @property
     def subject(self) -> Subject:
@@ -147,6 +152,8 @@ class SessionInfo(msgspec.Struct, kw_only=True):
     server: str
     connection: Connection
     caller: SessionCaller
+    settle: Callable[[int], int]
+    """Record the refusals that were only counted; how many could not be."""
     peer: Peer
     since: datetime
 

@@ -15,6 +15,7 @@ from attestd.daemon.app import Front
 from attestd.daemon.sessions import SessionInfo
 from attestd.evidence.model import Evidence, FileFacts, Link, Origin
 from attestd.evidence.model import Script as ScriptFacts
+from attestd.grants.approve import warnings
 from attestd.grants.model import Grant, Pending
 
 
@@ -77,6 +78,7 @@ def grant(found: Grant) -> r.Grant:
         created=utc(found.created_ns),
         revoked=None if found.revoked_ns is None else utc(found.revoked_ns),
         key=found.lifetime.key,
+        warnings=warnings(found),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from attestd.enforcement.client_end import DECLINED, OFFER, TAKEN, ClientEnd, SocketEnd
 from attestd.enforcement.clock import MessageClock
-from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer
+from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, Withdraw, cancelled
 from attestd.enforcement.outbox import Outbox
 from attestd.enforcement.session import Session
 from attestd.errors import AttestdError, Cause
@@ -187,7 +187,7 @@ class Connection:
 
     def grants_changed(self) -> None:
         """Tell the session."""
-        self._carry_out(self.session.grants_changed())
+        self._carry_out(self.session.grants_changed(MessageClock()))
 
     def _client_relieved(self) -> None:
         if self._link is not None:
@@ -276,6 +276,8 @@ class Connection:
                 self._to_server(effect)
             elif type(effect) is ToClient:
                 self._to_client(effect)
+            elif type(effect) is Withdraw:
+                self._withdraw(effect.request_id)
             elif type(effect) is End:
                 self._close(effect.cause, effect.text)
 
@@ -299,6 +301,15 @@ class Connection:
             self._opening = self._loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
             self._pause()
+
+    def _withdraw(self, request_id: str | int) -> None:
+        """Not sent yet: it never is. Sent: the server is told that nobody waits for it."""
+        kept = [each for each in self._waiting if each.body.get("id") != request_id]
+        if len(kept) < len(self._waiting):
+            self._waiting = kept
+            self.session.unsent(request_id)
+        else:
+            self._to_server(ToServer(cancelled(request_id, "the caller's grant has ended")))
 
     def close(self, cause: Cause, text: str) -> None:
         """End from outside: shutdown, a removed server."""

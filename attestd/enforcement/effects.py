@@ -9,7 +9,11 @@ from typing import Any
 import msgspec
 
 from attestd.errors import AuditUnavailableError, Cause
-from attestd.wire.model import CallRequest, Message, Target, WireError
+from attestd.mediation import Malformed, Outcome, Refuse
+from attestd.wire.lookalike import META_SUBSCRIPTION
+from attestd.wire.model import CallRequest, ListKind, Message, Target, WireError
+from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
+from attestd.wire.refusal import error_line, refuse
 
 
 class State(StrEnum):
@@ -45,6 +49,12 @@ class ToServer(msgspec.Struct, frozen=True):
     """The serialised body, where it is at hand."""
 
 
+class Withdraw(msgspec.Struct, frozen=True):
+    """The back end shall not go on with this request: it is taken back if it was not sent, and else cancelled."""
+
+    request_id: str | int
+
+
 class End(msgspec.Struct, frozen=True):
     """Close both sides after what was queued; ``cause`` is empty for an orderly end."""
 
@@ -52,10 +62,10 @@ class End(msgspec.Struct, frozen=True):
     text: str
 
 
-Effect = ToClient | ToServer | End
+Effect = ToClient | ToServer | Withdraw | End
 
-ABSENT = object()
-"""What is not in a dictionary whose values may be None."""
+ANSWERED_WITH_NULL = frozenset({PARSE_ERROR, INVALID_REQUEST})
+"""Errors of JSON-RPC that are answered although the message told no id: it may have been a request."""
 HELD_NS = 5_000_000_000
 """How long an unproven request waits for the answer to the challenge."""
 DRAIN_NS = 60_000_000_000
@@ -68,8 +78,15 @@ class Outstanding(msgspec.Struct, frozen=True):
     request: CallRequest
     decision: str
     started_ns: int
+    calls: int = 0
+    """Calls in the session before this one: what it was decided on."""
+    spent: bool = False
+    """It used its grant up."""
     cancelled: bool = False
     """The client wants no answer any more. Its id stays taken: a late answer must not pass for another request's."""
+    withdrawn: Cause | None = None
+    """Why it is refused although it was permitted: the client has that answer, and a late one of the server is not
+    shown."""
 
 
 CANCELLED_ALLOWANCE = 16
@@ -79,6 +96,11 @@ CANCELLED_ALLOWANCE = 16
 def cancel(outstanding: dict[str | int, Outstanding], request_id: str | int) -> None:
     """The client has cancelled this open request."""
     outstanding[request_id] = msgspec.structs.replace(outstanding[request_id], cancelled=True)
+
+
+def withdraw(entry: Outstanding, cause: Cause) -> Outstanding:
+    """The same, refused in flight."""
+    return msgspec.structs.replace(entry, cancelled=True, withdrawn=cause)
 
 
 def awaited(outstanding: Mapping[str | int, Outstanding]) -> int:
@@ -93,6 +115,13 @@ def crowded(outstanding: Mapping[str | int, Outstanding], limit: int) -> bool:
     return awaited(outstanding) >= limit or len(outstanding) >= limit * CANCELLED_ALLOWANCE
 
 
+def listens(outstanding: Mapping[str | int, Outstanding], meta: Mapping[str, Any]) -> bool:
+    """Whether the subscription that a notification's ``_meta`` names is open and wanted."""
+    wanted = meta.get(META_SUBSCRIPTION)
+    entry = outstanding.get(wanted) if isinstance(wanted, str | int) else None
+    return entry is not None and not entry.cancelled
+
+
 class Held(msgspec.Struct, frozen=True):
     """A permitted request without proof."""
 
@@ -105,7 +134,7 @@ def unshown(error: WireError | AuditUnavailableError) -> tuple[Cause, str]:
     """Why an answer of the server is not shown."""
     if isinstance(error, WireError):
         return Cause.SERVER_MALFORMED, error.message
-    return Cause.AUDIT_UNAVAILABLE, "the server has done it, but its answer cannot be recorded"
+    return Cause.AUDIT_UNAVAILABLE, "the server has done it, and its answer cannot be recorded; do not send it again"
 
 
 def without_echo(message: Message) -> dict[str, Any]:
@@ -114,14 +143,45 @@ def without_echo(message: Message) -> dict[str, Any]:
     return {**message.body, "params": params}
 
 
+def at_cursor(message: Message, cursor: str) -> dict[str, Any]:
+    """The body with the server's own cursor, without our challenge."""
+    return {**message.body, "params": {**message.params, "cursor": cursor}}
+
+
+def last_page(kind: ListKind) -> dict[str, Any]:
+    """A page after the last one."""
+    return {"resultType": "complete", kind.value: []}
+
+
 def whole(action: str) -> Target:
     """The server as a whole."""
     return Target(action=action, kind="server", name="")
 
 
+def cancelled(request_id: str | int, reason: str) -> dict[str, Any]:
+    """The notification that nobody waits for this request any more; the same in either direction and era."""
+    params = {"requestId": request_id, "reason": reason}
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+
+
 def no(message_id: str | int, code: int, text: str) -> ToServer:
     """The answer to a request of the server that no client gets to see."""
     return ToServer({"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}})
+
+
+def told(outcome: Outcome) -> bytes | None:
+    """The line that a refusal is for the client; None for what nobody waits for."""
+    match outcome:
+        case Refuse(refusal=refusal, request_id=request_id, answer=answer):
+            return refuse(request_id, refusal) if answer and request_id is not None else None
+        case Malformed(error=error) if error.request_id is None and error.rpc_code not in ANSWERED_WITH_NULL:
+            return None
+        case Malformed(error=error, decision=decision):
+            data = {"cause": error.cause.value, "decision": decision, **(error.data or {})}
+            return error_line(error.request_id, error.rpc_code, error.message, data)
+        case _:
+            msg = f"not a refusal: {outcome!r}"
+            raise TypeError(msg)
 
 
 def raiser(error: WireError) -> Callable[[], CallRequest]:

@@ -8,7 +8,9 @@ bytes that it never wrote. With the kernel recorder it can be proven from the st
   beyond that count were written by the attested image, because the image is checked again with every message.
 - Through a relay the count proves nothing: older bytes may wait in the relay's standard input. There a request is
   proven when it follows the answer to a challenge that was sent after the attestation, or when it echoes such a
-  challenge.
+  challenge. In 2026-07-28 two things of a server come back word for word: the ``requestState`` of the three methods
+  that may answer ``input_required``, and the cursor of a list. Who asks for the next page of a list is proven before
+  its first call, of whatever method.
 
 What is not proven is never served, only refused with the advice to send it again. Pure; the challenge comes from
 outside.
@@ -17,6 +19,8 @@ outside.
 from __future__ import annotations
 
 from enum import StrEnum
+
+from attestd.wire.model import Json
 
 
 class ProofState(StrEnum):
@@ -64,6 +68,18 @@ class Proof:
             self.state = ProofState.CHALLENGED
             return self.secret
         return None
+
+    def more(self, cursor: Json) -> str | None:
+        """The cursor of a list that brings the challenge along, before the server's own; None if none is needed."""
+        secret = self.echo()
+        return f"{secret}.{cursor}" if secret is not None and type(cursor) is str else secret
+
+    def turned(self, cursor: Json, start: int) -> tuple[bool, str]:
+        """Whether ``cursor`` is one of ``more``, and the server's own in it; then it is the proof, if one is due."""
+        if type(cursor) is not str or cursor.partition(".")[0] != self.secret:
+            return False, ""
+        self.echoed(self.secret, start)
+        return True, cursor.partition(".")[2]
 
     def answered(self, challenge: str | int | None, end: int) -> bool:
         """An answer that names ``challenge`` ended at offset ``end``. True if it is the proof."""

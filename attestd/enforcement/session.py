@@ -12,14 +12,15 @@ existence says nothing more than its refusal.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
+from attestd.enforcement.belonging import Belonging, living
 from attestd.enforcement.bindings import Bindings, Owner
 from attestd.enforcement.effects import (
-    ABSENT,
     DRAIN_NS,
     HELD_NS,
     TRANSITIONS,
@@ -30,32 +31,34 @@ from attestd.enforcement.effects import (
     State,
     ToClient,
     ToServer,
+    Withdraw,
+    at_cursor,
     awaited,
     cancel,
-    crowded,
+    cancelled,
+    last_page,
     no,
     raiser,
+    told,
     unshown,
     whole,
+    withdraw,
     without_echo,
 )
 from attestd.enforcement.proof import Proof
+from attestd.enforcement.questions import Questions
 from attestd.errors import AuditUnavailableError, Cause
-from attestd.mediation import Clock, Forward, Hold, Malformed, Mediator, Outcome, Refuse, Reply
+from attestd.mediation import Clock, Forward, Hold, Mediator, Outcome, Refuse, Reply
 from attestd.wire.classify import classify
 from attestd.wire.era import era_of
 from attestd.wire.framing import Line
 from attestd.wire.lists import filter_list
-from attestd.wire.methods import CHALLENGED, QUESTIONS, Finder, Method, revision_of, server_notification, server_request
-from attestd.wire.model import REFUSED, CallRequest, Era, Json, Kind, Limits, ListKind, Message, Target, WireError
-from attestd.wire.parse import BATCH_REVISION, INVALID_REQUEST, PARSE_ERROR, parse_message, split_batch
-from attestd.wire.refusal import error_line, input_required_line, ping_line, refuse, result_line
+from attestd.wire.methods import CHALLENGED, QUESTIONS, Finder, server_notification, server_request
+from attestd.wire.model import REFUSED, CallRequest, Era, Kind, Limits, ListKind, Message, Target, WireError
+from attestd.wire.parse import BATCH_REVISION, parse_message, split_batch
+from attestd.wire.refusal import input_required_line, ping_line, result_line
 from attestd.wire.serialise import message_line, to_line
-from attestd.wire.server import ResultHead, ServerMessage, forward, result_of
-from attestd.wire.uris import canonical
-
-ANSWERED_WITH_NULL = frozenset({PARSE_ERROR, INVALID_REQUEST})
-"""Errors of JSON-RPC that are answered although the message told no id: it may have been a request."""
+from attestd.wire.server import ResultHead, ServerMessage, forward, parse_server_line, result_of
 
 
 class Session:
@@ -80,8 +83,8 @@ class Session:
         self.calls = 0
         self.denials = 0
         self.outstanding: dict[str | int, Outstanding] = {}
-        self._asked: dict[str | int, Json] = {}
-        self._unshown: deque[ServerMessage] = deque()
+        self._questions = Questions()
+        self._basis: Hashable = None
         self._held: deque[Held] = deque()
         self._held_bytes = 0
         self._mediator = mediator
@@ -91,6 +94,16 @@ class Session:
         self._limits = limits
         self._shared = shared
         self._learn = learn
+        self._belonging = Belonging(
+            mediator=mediator,
+            bindings=bindings,
+            owner=owner,
+            limits=limits,
+            shared=shared,
+            secret=proof.secret,
+            outstanding=self.outstanding,
+            questions=self._questions,
+        )
         self._listens_changes = False
         self._drained_by_ns = 0
 
@@ -113,13 +126,8 @@ class Session:
         """Bytes of a process that is not the attested peer arrived, complete line or not: the session is over."""
         effects: list[Effect] = []
         if self.state is State.OPEN:
-            self._run(
-                raiser(WireError(Cause.WRITER_MISMATCH, f"process {writer_pid} wrote")),
-                None,
-                writer_pid,
-                clock,
-                effects,
-            )
+            wrote = raiser(WireError(Cause.WRITER_MISMATCH, f"process {writer_pid} wrote"))
+            self._run(wrote, None, writer_pid, clock, effects)
             self._end(Cause.WRITER_MISMATCH.value, f"process {writer_pid} wrote to an attested connection", effects)
         return effects
 
@@ -138,6 +146,7 @@ class Session:
         effects: list[Effect] = []
         if self.state is State.ENDED:
             return effects
+        self._mediator.settle(clock.now_ns)
         cause = self._mediator.ending()
         if cause is not None:
             self._end(cause.value, "the attested process changed", effects)
@@ -147,13 +156,50 @@ class Session:
             return effects
         while self._held and self._held[0].deadline_ns <= clock.now_ns:
             self._drop_held(self._held.popleft(), clock, effects)
+        self._reconsider(clock, effects)
         return effects
 
-    def grants_changed(self) -> list[Effect]:
-        """What the caller may use has changed: a legacy client that was told of change notifications gets one."""
-        if self.state is not State.OPEN or not self._listens_changes or self.era is not Era.LEGACY:
-            return []
-        return [ToClient((to_line({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}),))]
+    def grants_changed(self, clock: Clock) -> list[Effect]:
+        """Grants changed: end what is in flight without one, and tell a legacy client that was promised to be told."""
+        effects: list[Effect] = []
+        if self.state is not State.ENDED:
+            self._reconsider(clock, effects)
+        if self.state is State.OPEN and self._listens_changes and self.era is Era.LEGACY:
+            effects.append(ToClient((to_line({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}),)))
+        return effects
+
+    def unsent(self, request_id: str | int) -> None:
+        """A withdrawn request never went to the server: no answer will come."""
+        self.outstanding.pop(request_id, None)
+
+    def _reconsider(self, clock: Clock, effects: list[Effect]) -> None:
+        """Decide again what is in flight, if what decisions rest on is not what it was."""
+        if not self.outstanding and not self._questions:
+            return
+        basis = self._mediator.basis(clock.now_ns)
+        if basis == self._basis:
+            return
+        self._basis = basis
+        for request_id, entry in list(self.outstanding.items()):
+            if entry.withdrawn is None:
+                self._recall(request_id, entry, clock, effects)
+        accepted = partial(self._belonging.accepts, clock=clock)
+        for message_id, method, shown in self._questions.recall(accepted):
+            effects.append(no(message_id, REFUSED, f"attestd took back {method}: no grant of the caller accepts it"))
+            if shown:
+                effects.append(ToClient((to_line(cancelled(message_id, "no grant accepts it any more")),)))
+        self._settle(effects)
+
+    def _recall(self, request_id: str | int, entry: Outstanding, clock: Clock, effects: list[Effect]) -> None:
+        found = self._mediator.recalled(entry.request, clock, calls=entry.calls, spent=entry.spent)
+        if found is None:
+            return
+        deny, refusal = found
+        if not entry.cancelled:
+            self._refused(refusal, effects)
+            if entry.request.method != "initialize":  # which the specification forbids to cancel
+                effects.append(Withdraw(request_id))
+        self.outstanding[request_id] = withdraw(entry, deny.cause)
 
     # -- the server's side ------------------------------------------------------------------------------------------
 
@@ -180,7 +226,7 @@ class Session:
         if self.state is State.ENDED:
             return effects
         entry = self.outstanding.pop(request_id, None)
-        if entry is not None:
+        if entry is not None and entry.withdrawn is None:
             self._refused(self._mediator.refuse(entry.request, Cause.SERVER_MALFORMED, error.message, clock), effects)
         self._settle(effects)
         return effects
@@ -189,7 +235,7 @@ class Session:
         """The back end could not be opened: what waits for it is refused, and the next request tries again."""
         effects: list[Effect] = []
         if self.state is not State.ENDED:
-            self._refuse_outstanding(cause, text, clock, effects)
+            self._refuse_outstanding(cause, text, clock, effects, reached=False)
             self._settle(effects)
         return effects
 
@@ -198,7 +244,7 @@ class Session:
         effects: list[Effect] = []
         if self.state is State.ENDED:
             return effects
-        self._refuse_outstanding(cause, text, clock, effects)
+        self._refuse_outstanding(cause, text, clock, effects, reached=True)
         self._end(cause.value, text, effects)
         return effects
 
@@ -235,11 +281,11 @@ class Session:
             return self._proof.holds(start) or self._proof.echoed(request.request_state, start)
 
         outcome = self._mediator.request(
-            parse, writer_pid=writer_pid, place=self._misplaced, proven=proven, clock=clock
+            parse, writer_pid=writer_pid, place=self._belonging.misplaced, proven=proven, clock=clock
         )
         match outcome:
             case Forward():
-                self._forward(outcome, clock, effects)
+                self._forward(outcome, start, clock, effects)
             case Reply(message=message):
                 self._client_response(message, line, clock, effects)
             case Hold(request=request):
@@ -247,12 +293,14 @@ class Session:
             case _:
                 self._refused(outcome, effects)
 
-    def _forward(self, outcome: Forward, clock: Clock, effects: list[Effect]) -> None:
+    def _forward(self, outcome: Forward, start: int, clock: Clock, effects: list[Effect]) -> None:
         request = outcome.request
         message = request.message
         if message.kind is Kind.REQUEST and message.id is not None:
+            self.outstanding[message.id] = Outstanding(
+                request, outcome.decision, clock.now_ns, self.calls, outcome.spent
+            )
             self.calls += 1
-            self.outstanding[message.id] = Outstanding(request, outcome.decision, clock.now_ns)
             if request.client_name is not None:
                 self.client_name = request.client_name
             if request.method == "initialize":
@@ -260,38 +308,17 @@ class Session:
             if request.request_state is not None and request.request_state == self._proof.secret:
                 effects.append(ToServer(without_echo(message)))
                 return
+            turned, cursor = (False, "") if request.lists is None else self._proof.turned(request.cursor, start)
+            if turned and request.lists is not None:
+                if cursor:
+                    effects.append(ToServer(at_cursor(message, cursor)))
+                else:  # the server's list ended a page ago
+                    line = result_line(message.id, last_page(request.lists)).rstrip()
+                    self._server_response(parse_server_line(line, self._limits), clock, effects)
+                return
         if request.cancels is not None:
             cancel(self.outstanding, request.cancels)
         effects.append(ToServer(message.body, message_line(message)))
-
-    def _misplaced(self, request: CallRequest) -> tuple[Cause, str] | None:
-        """Why a permitted message must not be forwarded: it names what is not there, or there is no room."""
-        misplaced = self._crowded(request) if request.message.kind is Kind.REQUEST else self._stale(request)
-        if misplaced is not None:
-            return misplaced
-        if request.task_ids and not all(self._bindings.owns("task", task, self._owner) for task in request.task_ids):
-            return Cause.NOT_FOUND, "no such task"
-        state = request.request_state
-        if state is not None and state != self._proof.secret and not self._bindings.owns("state", state, self._owner):
-            return Cause.NOT_FOUND, "no such request state"
-        return None
-
-    def _crowded(self, request: CallRequest) -> tuple[Cause, str] | None:
-        if request.message.id in self.outstanding:
-            return Cause.MALFORMED, "a request with this id is still open"
-        if crowded(self.outstanding, self._limits.open_requests):
-            return Cause.LIMIT_REQUESTS, f"{self._limits.open_requests} requests are open on this connection"
-        if self._shared and request.shared_effect:
-            return Cause.SHARED_STATE, "the server is shared, and this would change it for its other callers"
-        return None
-
-    def _stale(self, request: CallRequest) -> tuple[Cause, str] | None:
-        """A notification about something that is not outstanding."""
-        if request.cancels is not None and request.cancels not in self.outstanding:
-            return Cause.NOT_OUTSTANDING, ""
-        if request.method == "notifications/progress" and request.progress_token not in self._asked.values():
-            return Cause.NOT_OUTSTANDING, ""
-        return None
 
     def _hold(self, request: CallRequest, size: int, clock: Clock, effects: list[Effect]) -> None:
         message = request.message
@@ -326,10 +353,9 @@ class Session:
         if self._proof.answered(message.id, end):
             while self._held:
                 self._drop_held(self._held.popleft(), clock, effects)
-            while self._unshown:
-                effects.append(ToClient(tuple(forward(self._unshown.popleft()))))
+            effects += [ToClient(tuple(forward(question))) for question in self._questions.show()]
             return
-        if message.id is None or message.id not in self._asked:
+        if message.id is None or message.id not in self._questions:
             if message.id != self._proof.secret:
                 self._mediator.stray(message, Cause.NOT_OUTSTANDING, clock)
             return
@@ -337,25 +363,16 @@ class Session:
         if not self._proof.holds(start):
             self._mediator.stray(message, Cause.UNPROVEN, clock)
             return
-        del self._asked[message.id]
+        self._questions.close(message.id)
         effects.append(ToServer(message.body, message_line(message)))
 
     def _refused(self, outcome: Outcome, effects: list[Effect]) -> None:
         self.denials += 1
-        match outcome:
-            case Refuse(refusal=refusal, request_id=request_id, answer=answer, end=end):
-                if answer and request_id is not None:
-                    effects.append(ToClient((refuse(request_id, refusal),)))
-                if end:
-                    self._end(refusal.cause.value, refusal.text, effects)
-            case Malformed(error=error) if error.request_id is None and error.rpc_code not in ANSWERED_WITH_NULL:
-                pass  # a notification: it was recorded, and nobody waits for an answer
-            case Malformed(error=error, decision=decision):
-                data = {"cause": error.cause.value, "decision": decision, **(error.data or {})}
-                effects.append(ToClient((error_line(error.request_id, error.rpc_code, error.message, data),)))
-            case _:
-                msg = f"not a refusal: {outcome!r}"
-                raise TypeError(msg)
+        line = told(outcome)
+        if line is not None:
+            effects.append(ToClient((line,)))
+        if isinstance(outcome, Refuse) and outcome.end:
+            self._end(outcome.refusal.cause.value, outcome.refusal.text, effects)
 
     # -- step 8 -----------------------------------------------------------------------------------------------------
 
@@ -364,25 +381,35 @@ class Session:
         if entry is None:
             return
         request, head = entry.request, message.head
+        if entry.withdrawn is not None:
+            with contextlib.suppress(AuditUnavailableError):  # nothing is shown, and the refusal is on record
+                self._came_back(entry, message, tuple(forward(message)), clock)
+            return
         if head is not None:
             cause = self._result_refused(request, head, clock)
             if cause is not None:
-                self._refused(self._mediator.refuse(request, cause[0], cause[1], clock), effects)
+                self._refused(self._mediator.refuse(request, *cause, clock, reached=True), effects)
                 return
         try:
             chunks = self._rendered(request, message, clock)
-            self._mediator.result(
-                entry.decision,
-                request.method,
-                verdict="error" if head is None or head.is_error else "ok",
-                size=sum(map(len, chunks)),
-                started_ns=entry.started_ns,
-                clock=clock,
-            )
+            self._came_back(entry, message, chunks, clock)
         except (WireError, AuditUnavailableError) as error:
-            self._refused(self._mediator.refuse(request, *unshown(error), clock), effects)
+            self._refused(self._mediator.refuse(request, *unshown(error), clock, reached=True), effects)
         else:
             effects.append(ToClient(chunks))
+
+    def _came_back(
+        self, entry: Outstanding, message: ServerMessage, chunks: tuple[bytes | memoryview, ...], clock: Clock
+    ) -> None:
+        self._mediator.result(
+            entry.decision,
+            entry.request.method,
+            verdict="error" if message.head is None or message.head.is_error else "ok",
+            size=sum(map(len, chunks)),
+            started_ns=entry.started_ns,
+            clock=clock,
+            cause="" if entry.withdrawn is None else entry.withdrawn.value,
+        )
 
     def _result_refused(self, request: CallRequest, head: ResultHead, clock: Clock) -> tuple[Cause, str] | None:
         """Bind what the result hands out, learn the era from it; say why it may not be shown."""
@@ -413,18 +440,20 @@ class Session:
                 return self._bindings.owns("task", target.name, self._owner)
             return self._mediator.allows(target, clock.now_ns)
 
-        return (result_line(message.id, filter_list(request.lists, result, allowed, self.era).result),)
+        shown = filter_list(request.lists, result, allowed, self.era).result
+        more = self._proof.more(shown.get("nextCursor")) if self.era is Era.MODERN else None
+        return (result_line(message.id, shown if more is None else {**shown, "nextCursor": more}),)
 
     def _server_request(self, message: ServerMessage, clock: Clock, effects: list[Effect]) -> None:
         if message.id is None or message.method is None:
             return
-        row = self._server_row(server_request, message.method)
+        row = living(server_request, message.method, self.revision, self.era)
         if (
             row is None
             or self.state is not State.OPEN  # nobody could answer any more
             or self.era is Era.MODERN
-            or message.id in self._asked
-            or len(self._asked) >= self._limits.open_requests
+            or message.id in self._questions
+            or len(self._questions) >= self._limits.open_requests
         ):
             effects.append(no(message.id, -32601, f"attestd does not pass {message.method[:64]} to this client"))
             return
@@ -438,16 +467,13 @@ class Session:
                 no(message.id, REFUSED, f"attestd refused {message.method}: no grant of the caller accepts it")
             )
             return
-        meta = message.params.get("_meta")
-        self._asked[message.id] = meta.get("progressToken") if isinstance(meta, dict) else None
-        if self._proof.pending:
-            self._unshown.append(message)
-        else:
+        self._questions.ask(message, row, shown=not self._proof.pending)
+        if not self._proof.pending:
             effects.append(ToClient(tuple(forward(message))))
 
     def _server_notification(self, message: ServerMessage, clock: Clock, effects: list[Effect]) -> None:
-        row = self._server_row(server_notification, message.method or "")
-        if row is None or not self._concerns(row, message.params, clock):
+        row = living(server_notification, message.method or "", self.revision, self.era)
+        if row is None or not self._belonging.concerns(row, message.params, clock):
             return
         for method in message.head.questions if message.head is not None else ():
             action = QUESTIONS.get(method)
@@ -455,38 +481,12 @@ class Session:
                 return
         effects.append(ToClient(tuple(forward(message))))
 
-    def _concerns(self, row: Method, params: dict[str, Any], clock: Clock) -> bool:
-        """Whether a notification of the server is about something of this caller."""
-        match row.finder:
-            case Finder.PROGRESS:
-                token = params.get("progressToken")
-                return any(o.request.progress_token == token for o in self.outstanding.values()) and token is not None
-            case Finder.REQUEST:
-                wanted = params.get("requestId")
-                return isinstance(wanted, str | int) and self._asked.pop(wanted, ABSENT) is not ABSENT
-            case Finder.TASK:
-                return self._bindings.owns("task", str(params.get("taskId")), self._owner)
-            case Finder.RESOURCE:
-                return self._may_read(params.get("uri"), clock)
-            case _:
-                return row.action != "elicit" or self._mediator.allows(whole(row.action), clock.now_ns)
-
-    def _may_read(self, uri: Json, clock: Clock) -> bool:
-        try:
-            target = Target(action="read_resource", kind="resource", name=canonical(uri))
-        except WireError:
-            return False
-        return self._mediator.allows(target, clock.now_ns)
-
-    def _server_row(self, find: Callable[..., Method], name: str) -> Method | None:
-        try:
-            return find(name, revision=revision_of(self.revision), era=self.era)
-        except WireError:
-            return None
-
-    def _refuse_outstanding(self, cause: Cause, text: str, clock: Clock, effects: list[Effect]) -> None:
+    def _refuse_outstanding(
+        self, cause: Cause, text: str, clock: Clock, effects: list[Effect], *, reached: bool
+    ) -> None:
         for entry in list(self.outstanding.values()):
-            self._refused(self._mediator.refuse(entry.request, cause, text, clock), effects)
+            if entry.withdrawn is None:
+                self._refused(self._mediator.refuse(entry.request, cause, text, clock, reached=reached), effects)
         self.outstanding.clear()
 
     def _settle(self, effects: list[Effect]) -> None:

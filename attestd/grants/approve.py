@@ -114,6 +114,7 @@ def notes(pending: Pending, options: Options, grant: Grant) -> tuple[str, ...]:
     if grant.subject.launched_by:
         names = ", ".join(launcher.display for launcher in result.launchers) or "the named programs"
         lines.append(f"the grant also holds when launched by {names}")
+    lines += warnings(grant)
     lines += [f"{launcher.display} is a build step" for launcher in result.launchers if launcher.build_step]
     lines += [f"the grant also holds when started with {found}" for found in grant.subject.search_paths]
     if grant.subject.inline:
@@ -122,6 +123,14 @@ def notes(pending: Pending, options: Options, grant: Grant) -> tuple[str, ...]:
         until = "this process" if grant.lifetime.kind == "process" else "this login session"
         lines.append(f"the grant ends with {until}: what was approved cannot be recognised beyond it")
     return tuple(lines)
+
+
+def warnings(grant: Grant) -> tuple[str, ...]:
+    """What a grant accepts that nobody should accept unknowingly; said whenever one is made or shown."""
+    if UNREADABLE not in grant.subject.launched_by:
+        return ()
+    hiding = "any program of this user that starts the client and hides by exiting may use this grant, whoever it is"
+    return (f"it accepts the launcher {UNREADABLE!r}: {hiding}; name launchers by digest wherever they can be read",)
 
 
 def _program(result: AttestationResult, kind: str) -> str:

@@ -90,6 +90,7 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
         revision=declared_revision(message) if declares else None,
         client_name=client_name(message) if declares else None,
         lists=row.lists,
+        cursor=None if row.lists is None else params.get("cursor"),
         retry=state is not None or "inputResponses" in params,
         shared_effect=row.shared_effect,
         cancels=_token(message, "requestId") if finder is _REQUEST else None,

@@ -115,6 +115,8 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True):
     """clientInfo name and version as declared: a claim."""
     lists: ListKind | None = None
     """Its result is a list that is filtered to what the caller may use."""
+    cursor: Json = None
+    """Of a list: where its next page begins, as the client gives it."""
     retry: bool = False
     """Carries inputResponses or requestState: decided again like the first call."""
     shared_effect: bool = False

@@ -189,6 +189,19 @@ def test_modern_subscription(desk: Desk):
     assert "notes://one" in event["ok"]
 
 
+def test_modern_subscription_after_a_list(desk: Desk):
+    """A modern client that turns the pages of a list, as the specification has it, is proven by that: its first listen
+    and its first completion are served, without any call before, and it sees every tool once."""
+    complete = ["complete", "hello", "name", "a"]
+    refused, tools, completed, event = desk.run(
+        "mcp", "auto", "everything", complete, ["pages"], complete, ["listen", "notes://one", "one"]
+    )
+    assert refused["data"]["cause"] == "unproven"
+    assert len(tools["ok"]) == len(set(tools["ok"])) > 3
+    assert "ok" in completed
+    assert "notes://one" in event["ok"]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_server_requests_need_a_grant(desk: Desk, mode: str):
     """Sampling, elicitation and roots are refused with a code where no grant accepts them, and the session goes on."""

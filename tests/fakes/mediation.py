@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable
 
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.protocol import Entry
@@ -40,6 +41,10 @@ class ScriptedCaller:
         self.used: list[tuple[str, ...]] = []
         self.broken: Exception | None = None
         self.asked = 0
+        self.forbidden = False
+        """A policy forbids everything."""
+        self.decided_as_after: list[int] = []
+        """The counts of calls with which requests in flight were decided again."""
 
     @property
     def generation(self) -> int:
@@ -50,12 +55,16 @@ class ScriptedCaller:
         """Only the peer writes."""
         return self.changed or (Cause.WRITER_MISMATCH if writer_pid not in (0, PEER) else None)
 
-    def decide(self, target: Target, request: CallRequest | None, now_ns: int) -> Verdict:
+    def decide(self, target: Target, request: CallRequest | None, now_ns: int, calls: int | None = None) -> Verdict:
         """By the sets."""
         del request, now_ns
+        if calls is not None:
+            self.decided_as_after.append(calls)
         self.asked += 1
         if self.broken is not None:
             raise self.broken
+        if self.forbidden:
+            return Deny(cause=Cause.POLICY_FORBID, detail="a policy forbids it")
         pair = (target.action, target.name)
         if pair in self.allowed or (self.admitted and target.action in SERVER_WIDE):
             return Permit(policies=(f"grant:{target.name or 'server'}",), grants=(target.name,) if target.name else ())
@@ -71,11 +80,18 @@ class ScriptedCaller:
         self.pended.append((method, name, deny.cause))
         return CODE
 
-    def permitted(self, permit: Permit, now_ns: int) -> None:
+    def basis(self, now_ns: int) -> Hashable:
+        """The sets."""
+        del now_ns
+        return frozenset(self.allowed), self.admitted, self.forbidden
+
+    def permitted(self, permit: Permit, now_ns: int) -> bool:
         """Counts, and uses up."""
         del now_ns
         self.used.append(permit.grants)
-        self.allowed -= {pair for pair in self.once if pair[1] in permit.grants}
+        spent = {pair for pair in self.once if pair[1] in permit.grants}
+        self.allowed -= spent
+        return bool(spent)
 
 
 class MemoryAudit:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from attestd.enforcement.bindings import Bindings, Owner
-from attestd.enforcement.effects import Effect, End, ToClient, ToServer
+from attestd.enforcement.effects import Effect, End, ToClient, ToServer, Withdraw, cancelled
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.session import Session
 from attestd.mediation import Mediator
@@ -112,6 +112,8 @@ class Dialogue:
                     if line is not None:
                         assert json.loads(line) == body
                     said.append(("server", body))
+                case Withdraw(request_id=request_id):
+                    said.append(("server", cancelled(request_id, "the caller's grant has ended")))
                 case End(cause=cause, text=_):
                     said.append(("end", cause))
         self.said += said

@@ -68,6 +68,13 @@ async def step(client: Any, name: str, *arguments: Any) -> Any:
             return sorted(tool.name for tool in (await client.list_tools()).tools)
         case "call":
             return text(await client.call_tool(arguments[0], arguments[1]))
+        case "pages":
+            page = await client.list_tools()
+            found = [tool.name for tool in page.tools]
+            while page.next_cursor is not None:
+                page = await client.list_tools(cursor=page.next_cursor)
+                found += [tool.name for tool in page.tools]
+            return sorted(found)
         case "size":
             return len(text(await client.call_tool(arguments[0], arguments[1])))
         case "resources":

@@ -10,6 +10,7 @@ import pytest
 from attestd import mediation
 from attestd.appraisal.appraise import appraise
 from attestd.appraisal.model import AttestationResult, LinkClass
+from attestd.audit.refusals import SINGLY
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Evidence, InputHolders
 from attestd.mediation import (
@@ -387,3 +388,33 @@ def test_only_a_permit_permits(monkeypatch: pytest.MonkeyPatch):
     bench = Bench(ECHO)
     monkeypatch.setattr(bench.caller, "decide", lambda _target, _request, _now_ns: None)
     assert bench.ask(echo()).refusal.cause is Cause.INTERNAL
+
+
+def test_refusals_in_a_loop_are_counted_and_permits_are_not():
+    """After the first few, the answer names the record that stands for it; every permit is a record of its own."""
+    bench = Bench(("call_tool", "echo"))
+    decisions = []
+    for _ in range(50):
+        refused = bench.ask(call("tools/call", {"name": "delete"}))
+        assert isinstance(refused, Refuse)
+        decisions.append(refused.refusal.decision)
+        assert isinstance(bench.ask(echo()), Forward)
+    assert len(set(decisions)) == SINGLY
+    assert set(decisions) <= {entry.id for entry in bench.audit.entries}
+    assert bench.mediator.settle(bench.clock.now_ns, end=True) == 0
+    denied = [entry for entry in bench.audit.entries if entry.verdict == "deny"]
+    assert sum(int(entry.detail.get("times", 1)) for entry in denied) == 50
+    assert len(denied) == SINGLY + 1
+    assert len([entry for entry in bench.audit.entries if entry.verdict == "permit"]) == 50
+    assert len({entry.id for entry in bench.audit.entries}) == len(bench.audit.entries)
+
+
+def test_refusals_that_cannot_be_recorded_are_said_to_be():
+    """The number that the end could not write."""
+    bench = Bench()
+    for _ in range(SINGLY + 5):
+        bench.ask(echo())
+    bench.audit.full = True
+    assert bench.mediator.settle(bench.clock.now_ns, end=True) == 5
+    bench.audit.full = False
+    assert bench.mediator.settle(bench.clock.now_ns, end=True) == 0

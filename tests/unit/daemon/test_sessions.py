@@ -36,8 +36,9 @@ class Desk:
         self.linked += 1
         return tuple(g for g in self.grants if g.object.server == server)
 
-    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> None:
+    def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
         self.used.append((grants, session, now_ns))
+        return grants == ("once",)
 
     def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
         self.pended.append((caller, method, name, deny, now_ns))
@@ -89,6 +90,37 @@ def test_grants_are_linked_anew_when_they_change(engine: Engine):
     assert isinstance(caller.decide(tool("get"), None, NOW), Deny)
 
 
+def test_the_basis_changes_with_what_decisions_rest_on(engine: Engine):
+    """With a grant, a revocation, a policy and the end of a grant in time; with nothing else."""
+    end = NOW + 1_000_000_000
+    desk = Desk(engine, make_grant(), make_grant(id="g2", tools=("other",), lifetime="until", until_ns=end))
+    caller = caller_at(desk)
+    first = caller.basis(NOW)
+    assert caller.basis(end - 1) == first
+    expired = caller.basis(end)
+    assert expired != first
+    assert caller.basis(end + 1) == expired
+    desk.grants.pop()
+    desk.grants_version += 1
+    revoked = caller.basis(NOW)
+    assert revoked not in {first, expired}
+    desk.engine = make_engine('@id("no")\nforbid (principal, action, resource);')
+    desk.grants_version += 1
+    assert caller.basis(NOW) != revoked
+
+
+def test_a_decision_as_after_fewer_calls():
+    """A policy that counts calls sees the number that it is told, and else that of the session."""
+    desk = Desk(
+        make_engine('@id("few")\nforbid (principal, action, resource) when { context.calls_in_session >= 3 };'),
+        make_grant(),
+    )
+    caller = caller_at(desk)
+    caller.calls = lambda: 3
+    assert isinstance(caller.decide(tool("get"), None, NOW), Deny)
+    assert isinstance(caller.decide(tool("get"), None, NOW, 2), Permit)
+
+
 def test_a_new_policy_prepares_the_caller_again(engine: Engine):
     """After a reload the subject belongs to the new engine."""
     desk = Desk(engine, make_grant())
@@ -130,8 +162,10 @@ def test_uses_and_wishes_reach_the_desk(engine: Engine):
     """A permit with grants is counted, one without is not; a wish gives its code."""
     desk = Desk(engine)
     caller = caller_at(desk)
-    caller.permitted(Permit(policies=("p",)), NOW)
-    caller.permitted(Permit(policies=("p",), grants=("g1",)), NOW)
+    assert caller.permitted(Permit(policies=("p",)), NOW) is False
+    assert caller.permitted(Permit(policies=("p",), grants=("g1",)), NOW) is False
+    assert caller.permitted(Permit(policies=("p",), grants=("once",)), NOW) is True
+    desk.used.pop()
     assert desk.used == [(("g1",), "s1", NOW)]
     deny = Deny(cause=Cause.NO_GRANT)
     assert caller.pend("tools/call", "x", deny, NOW) == "CODE"

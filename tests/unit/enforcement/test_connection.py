@@ -137,6 +137,38 @@ async def test_a_refused_caller_starts_no_server(wired: Wired):
     assert wired.ended == []
 
 
+async def test_a_call_in_flight_is_cancelled_when_its_grant_goes(wired: Wired):
+    """The client has its refusal at once, the server the cancellation, and its late answer goes nowhere."""
+    await wired.initialize()
+    server = await wired.server()
+    await wired.client.send(call("echo", 1))
+    assert await server.message() == call("echo", 1)
+    wired.caller.allowed.clear()
+    wired.connection.grants_changed()
+    assert (await wired.client.message())["error"]["data"]["cause"] == "out_of_scope"
+    assert (await server.message())["params"]["requestId"] == 1
+    await server.send({"jsonrpc": "2.0", "id": 1, "result": {}}, {"jsonrpc": "2.0", "id": 0, "result": {}})
+    await wired.client.send(ask("ping", None, 2))
+    assert (await server.message())["method"] == "ping"
+    await server.send({"jsonrpc": "2.0", "id": 2, "result": {}})
+    assert (await wired.client.message())["id"] == 2
+
+
+async def test_a_call_that_waits_for_the_server_to_start_is_never_sent(wired: Wired):
+    """What was not sent has no effect: it is taken back, and its id is free again."""
+    wired.opening.clear()
+    await wired.client.send(call("echo", 1))
+    await until(lambda: bool(wired.connection.session.outstanding))
+    wired.caller.allowed.clear()
+    wired.connection.grants_changed()
+    assert (await wired.client.message())["error"]["data"]["cause"] == "out_of_scope"
+    assert wired.connection.session.outstanding == {}
+    wired.opening.set()
+    server = await wired.server()
+    await wired.client.send(ask("ping", None, 1))
+    assert (await server.message())["method"] == "ping"
+
+
 async def test_a_message_in_pieces_is_one_message(wired: Wired):
     """However the bytes arrive, the line counts."""
     await wired.initialize()

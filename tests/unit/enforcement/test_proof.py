@@ -88,3 +88,20 @@ def test_proven_by_the_recorder(relayed: bool):
     assert proof.holds(0)
     assert not proof.pending
     assert (proof.challenge(), proof.echo()) == (None, None)
+
+
+def test_the_cursor_of_a_list_is_a_challenge_too():
+    """It brings the server's own along and gives it back; the echo is the proof from its own start."""
+    proof = relayed()
+    assert proof.more(None) == "secret"
+    assert proof.more("a.b") == "secret.a.b"
+    assert proof.turned("a.b", 40) == (False, "")
+    assert proof.turned(None, 40) == (False, "")
+    assert not proof.holds(50)
+    assert proof.turned("secret.a.b", 40) == (True, "a.b")
+    assert proof.holds(40)
+    assert not proof.holds(39)
+    assert proof.more(None) is None
+    assert proof.turned("secret", 90) == (True, "")
+    assert proof.holds(40)
+    assert direct(0).more("a") is None

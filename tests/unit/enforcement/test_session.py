@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.effects import TRANSITIONS, State
+from attestd.enforcement.effects import TRANSITIONS, State, cancelled
 from attestd.enforcement.session import DRAIN_NS, HELD_NS
 from attestd.errors import Cause
+from attestd.wire.lookalike import META_SUBSCRIPTION
 from attestd.wire.model import Limits, ListKind, WireError
 from tests.fakes.mediation import CODE
 from tests.support.dialogue import SECRET, Dialogue, ask, call, cause, tell
@@ -53,7 +54,7 @@ def test_an_ended_session_says_and_does_nothing():
     assert talk.effects(talk.session.tick(talk.clock)) == []
     assert talk.effects(talk.session.client_closed(talk.clock)) == []
     assert talk.effects(talk.session.foreign_writer(9, talk.clock)) == []
-    assert talk.effects(talk.session.grants_changed()) == []
+    assert talk.effects(talk.session.grants_changed(talk.clock)) == []
     assert talk.effects(talk.session.server_gone(Cause.SERVER_UNAVAILABLE, "", talk.clock)) == []
     assert talk.effects(talk.session.server_malformed(1, WireError(Cause.MALFORMED, ""), talk.clock)) == []
 
@@ -677,9 +678,11 @@ def test_unknown_notifications_of_the_server_are_dropped():
 def test_changed_grants_are_told_to_clients_that_were_promised_so():
     """A legacy client whose server announced list changes is told; others are not."""
     promised = Dialogue().initialize(tools={"listChanged": True})
-    assert promised.effects(promised.session.grants_changed()) == [("client", tell("notifications/tools/list_changed"))]
+    assert promised.effects(promised.session.grants_changed(promised.clock)) == [
+        ("client", tell("notifications/tools/list_changed"))
+    ]
     plain = Dialogue().initialize(tools={})
-    assert plain.effects(plain.session.grants_changed()) == []
+    assert plain.effects(plain.session.grants_changed(plain.clock)) == []
 
 
 # -- tasks and states belong to their owner -------------------------------------------------------------------------
@@ -742,3 +745,282 @@ def test_a_request_state_is_its_owners():
     retry = {"name": "echo", "arguments": {}, "inputResponses": {}}
     assert talk.modern("tools/call", {**retry, "requestState": "st-1"}, 2)[0][0] == "server"
     assert cause(talk.modern("tools/call", {**retry, "requestState": "st-2"}, 3)[0]) == "not_found"
+
+
+# -- what is in flight when a grant ends ------------------------------------------------------------------------------
+
+GONE = ("server", cancelled(7, "the caller's grant has ended"))
+
+
+def test_a_call_in_flight_ends_with_its_grant():
+    """The client gets the refusal, the server the cancellation, and the late answer is recorded but not shown."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.caller.allowed.clear()
+    refused, said = talk.effects(talk.session.grants_changed(talk.clock))
+    assert cause(refused) == "out_of_scope"
+    assert refused[1]["id"] == 7
+    assert refused[1]["error"]["data"]["retry"] is False
+    assert "under way" in refused[1]["error"]["message"]
+    assert said == GONE
+    assert talk.answer({"content": []}, 7) == []
+    late = talk.audit.entries[-1]
+    assert (late.kind, late.verdict, late.cause) == ("result", "ok", "out_of_scope")
+    assert talk.session.outstanding == {}
+
+
+def test_what_still_has_its_grant_goes_on():
+    """A change that takes nothing from a call leaves it alone, whoever else's grant it was."""
+    talk = Dialogue(ECHO, ("call_tool", "other")).initialize()
+    talk.client(call("echo", 7), call("other", 8))
+    talk.caller.allowed.discard(("call_tool", "other"))
+    said = talk.effects(talk.session.grants_changed(talk.clock))
+    assert [body.get("id") for _, body in said] == [8, None]
+    assert talk.answer({"content": []}, 7) == [("client", {"jsonrpc": "2.0", "id": 7, "result": {"content": []}})]
+
+
+def test_an_expired_grant_ends_it_at_the_next_look():
+    """Nobody says that a grant has run out: the periodic look finds it, once."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.caller.admitted = False
+    talk.caller.allowed.clear()
+    assert [who for who, _ in talk.effects(talk.session.tick(talk.clock))] == ["client", "server"]
+    assert talk.effects(talk.session.tick(talk.clock)) == []
+
+
+def test_a_call_that_used_its_grant_up_goes_on():
+    """A grant for one use is gone because of the call: that does not end the call, but a policy that forbids it does."""
+    talk = Dialogue(ECHO).initialize()
+    talk.caller.once = {ECHO}
+    talk.client(call("echo", 7))
+    assert talk.caller.allowed == set()
+    assert talk.effects(talk.session.grants_changed(talk.clock)) == []
+    talk.caller.forbidden = True
+    assert cause(talk.effects(talk.session.grants_changed(talk.clock))[0]) == "policy_forbid"
+
+
+def test_it_is_decided_again_as_it_was_decided_first():
+    """A policy that counts calls counts those before the request, not the request itself."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.session.grants_changed(talk.clock)
+    assert talk.caller.decided_as_after == [1]
+
+
+def test_the_id_of_a_withdrawn_call_stays_taken():
+    """A late answer must not pass for that of a new request with the same id."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.caller.allowed.clear()
+    talk.session.grants_changed(talk.clock)
+    talk.caller.allowed = {ECHO}
+    assert cause(talk.client(call("echo", 7))[0]) == "malformed"
+    assert talk.answer({"content": ["old"]}, 7) == []
+    assert talk.client(call("echo", 7)) == [("server", call("echo", 7))]
+
+
+def test_a_withdrawn_call_is_answered_once():
+    """Neither a malformed answer, nor the end of the server, nor its progress says anything more to the client."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7, _meta={"progressToken": "p"}))
+    assert talk.server(tell("notifications/progress", {"progressToken": "p", "progress": 1})) != []
+    talk.caller.allowed.clear()
+    talk.session.grants_changed(talk.clock)
+    assert talk.server(tell("notifications/progress", {"progressToken": "p", "progress": 2})) == []
+    gone = talk.effects(talk.session.server_gone(Cause.SERVER_UNAVAILABLE, "it ended", talk.clock))
+    assert gone == [("end", "server_unavailable")]
+
+
+def test_a_cancelled_call_is_not_refused_but_not_shown_either():
+    """The client asked for no answer: it gets no refusal, and no late result."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7), tell("notifications/cancelled", {"requestId": 7}))
+    talk.caller.allowed.clear()
+    assert talk.effects(talk.session.grants_changed(talk.clock)) == []
+    assert talk.answer({"content": []}, 7) == []
+
+
+def test_a_draining_session_ends_when_its_last_call_is_taken_back():
+    """Nothing is left to wait for."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.session.client_closed(talk.clock)
+    talk.caller.allowed.clear()
+    said = talk.effects(talk.session.grants_changed(talk.clock))
+    assert [who for who, _ in said] == ["client", "server", "end"]
+
+
+def test_an_initialize_in_flight_is_refused_but_never_cancelled():
+    """The specification forbids to cancel it."""
+    talk = Dialogue()
+    talk.request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x"}}, 7)
+    talk.caller.admitted = False
+    (said,) = talk.effects(talk.session.grants_changed(talk.clock))
+    assert cause(said) == "no_grant"
+
+
+def test_a_recall_that_cannot_be_recorded_is_one_all_the_same():
+    """A full disk does not keep a call alive: the client is told so, and that the server may have done it."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.caller.allowed.clear()
+    talk.audit.full = True
+    refused, said = talk.effects(talk.session.grants_changed(talk.clock))
+    assert cause(refused) == "audit_unavailable"
+    assert refused[1]["error"]["data"]["retry"] is False
+    assert said == GONE
+    assert talk.answer({"content": []}, 7) == []
+
+
+def test_a_failure_to_decide_again_withdraws():
+    """What cannot be decided is not permitted."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.caller.allowed.add(("call_tool", "more"))
+    talk.caller.broken = RuntimeError("bug")
+    assert cause(talk.effects(talk.session.grants_changed(talk.clock))[0]) == "internal"
+
+
+def test_a_listen_stream_ends_with_the_grant():
+    """The stream's request is refused, the server told, and no frame of that stream is shown afterwards."""
+    uri = "file:///a"
+    talk = Dialogue(("subscribe", uri), ("read_resource", uri))
+    talk.modern(
+        "subscriptions/listen", {"notifications": {"resourceSubscriptions": [uri], "toolsListChanged": True}}, 7
+    )
+    tag = {"_meta": {META_SUBSCRIPTION: 7}}
+    updated = tell("notifications/resources/updated", {"uri": uri, **tag})
+    acknowledged = tell("notifications/subscriptions/acknowledged", {"notifications": {}, **tag})
+    changed = tell("notifications/tools/list_changed", tag)
+    for frame in (acknowledged, updated, changed):
+        assert talk.server(frame) == [("client", frame)]
+    talk.caller.allowed.discard(("subscribe", uri))
+    refused, said = talk.effects(talk.session.grants_changed(talk.clock))
+    assert (cause(refused), refused[1]["id"]) == ("out_of_scope", 7)
+    assert said == GONE
+    assert talk.server(updated, changed, acknowledged) == []
+
+
+def test_a_question_in_flight_ends_with_the_grant_that_accepted_it():
+    """The server is refused, the client told that nobody waits, and its answer goes nowhere."""
+    talk = Dialogue(("elicit", "")).initialize()
+    question = {"jsonrpc": "2.0", "id": 3, "method": "elicitation/create", "params": {}}
+    assert talk.server(question) == [("client", question)]
+    talk.caller.allowed.clear()
+    refused, told = talk.effects(talk.session.grants_changed(talk.clock))
+    assert (refused[0], refused[1]["id"], refused[1]["error"]["code"]) == ("server", 3, -31403)
+    assert told == ("client", cancelled(3, "no grant accepts it any more"))
+    assert talk.client({"jsonrpc": "2.0", "id": 3, "result": {"action": "accept"}}) == []
+
+
+# -- after the effect -------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_cannot_be_recorded_is_no_reason_to_call_again():
+    """The server has done it: the refusal says so, and that it must not be sent again."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7))
+    talk.audit.full = True
+    (said,) = talk.answer({"content": []}, 7)
+    assert cause(said) == "audit_unavailable"
+    assert said[1]["error"]["data"]["retry"] is False
+    assert "the server has done it" in said[1]["error"]["message"]
+    assert "do not send it again" in said[1]["error"]["message"]
+
+
+def test_a_call_that_cannot_be_recorded_may_be_sent_again():
+    """Nothing was forwarded."""
+    talk = Dialogue(ECHO).initialize()
+    talk.audit.full = True
+    (said,) = talk.client(call("echo", 7))
+    assert cause(said) == "audit_unavailable"
+    assert said[1]["error"]["data"]["retry"] is True
+
+
+def test_a_server_that_went_may_have_done_what_it_had():
+    """Calls that reached it are not to be repeated blindly; lists may be."""
+    talk = Dialogue(ECHO).initialize()
+    talk.client(call("echo", 7), ask("tools/list", None, 8))
+    said = talk.effects(talk.session.server_gone(Cause.SERVER_UNAVAILABLE, "it ended", talk.clock))
+    assert [body["error"]["data"]["retry"] for who, body in said if who == "client"] == [False, True]
+    fresh = Dialogue(ECHO).initialize()
+    fresh.client(call("echo", 7))
+    said = fresh.effects(fresh.session.server_failed(Cause.SERVER_UNAVAILABLE, "it does not start", fresh.clock))
+    assert said[0][1]["error"]["data"]["retry"] is True
+
+
+# -- the next page of a list as proof ---------------------------------------------------------------------------------
+
+URI = "file:///a"
+LISTEN = {"notifications": {"resourceSubscriptions": [URI]}}
+TOOLS = {"resultType": "complete", "tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+
+
+def relayed() -> Dialogue:
+    """A modern client behind the shim that may call, read and subscribe."""
+    return Dialogue(ECHO, ("subscribe", URI), ("read_resource", URI), relayed=True)
+
+
+def test_the_first_list_of_an_unproven_modern_client_has_one_more_page():
+    """Its cursor is the challenge; who asks for that page gets an empty one and is proven, so that it may listen."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    ((_, first),) = talk.answer(TOOLS, 1)
+    assert [tool["name"] for tool in first["result"]["tools"]] == ["echo"]
+    assert first["result"]["nextCursor"] == SECRET
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 2)[0]) == "unproven"
+    ((who, second),) = talk.modern("tools/list", {"cursor": SECRET}, 3)
+    assert who == "client", "the server is not asked for a page that it does not have"
+    assert second["result"]["tools"] == []
+    assert "nextCursor" not in second["result"]
+    assert second["result"]["cacheScope"] == "private"
+    assert [who for who, _ in talk.modern("subscriptions/listen", LISTEN, 4)] == ["server"]
+    assert talk.audit.of("result")[-1].method == "tools/list"
+
+
+def test_the_servers_own_cursor_survives():
+    """It goes with the challenge to the client and without it to the server; once proven, cursors are the server's."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    ((_, first),) = talk.answer({**TOOLS, "nextCursor": "a.b"}, 1)
+    assert first["result"]["nextCursor"] == f"{SECRET}.a.b"
+    ((who, asked),) = talk.modern("tools/list", {"cursor": f"{SECRET}.a.b"}, 2)
+    assert (who, asked["params"]["cursor"]) == ("server", "a.b")
+    ((_, second),) = talk.answer({**TOOLS, "nextCursor": "c"}, 2)
+    assert second["result"]["nextCursor"] == "c"
+    ((who, asked),) = talk.modern("tools/list", {"cursor": f"{SECRET}.a.b"}, 3)
+    assert (who, asked["params"]["cursor"]) == ("server", "a.b"), "a page that was kept for later"
+
+
+@pytest.mark.parametrize("cursor", ["attestd-", SECRET + "x", "x" + SECRET, SECRET.upper(), 7, [SECRET], None])
+def test_another_cursor_is_no_proof(cursor: Any):
+    """It goes to the server as it is and proves nothing."""
+    talk = relayed()
+    talk.modern("tools/list", {}, 1)
+    talk.answer(TOOLS, 1)
+    ((who, asked),) = talk.modern("tools/list", {"cursor": cursor}, 2)
+    assert (who, asked["params"]["cursor"]) == ("server", cursor)
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 3)[0]) == "unproven"
+
+
+def test_a_cursor_before_the_challenge_was_given_is_no_proof():
+    """What waited in the pipe cannot know the challenge; and a guess that comes before it was sent counts for nothing."""
+    talk = relayed()
+    talk.modern("tools/list", {"cursor": SECRET}, 1)
+    assert cause(talk.modern("subscriptions/listen", LISTEN, 2)[0]) == "unproven"
+
+
+def test_nobody_else_sees_a_challenge_in_a_list():
+    """Not on a direct socket, not in the legacy era, not after the proof."""
+    direct = Dialogue(ECHO)
+    direct.modern("tools/list", {}, 1)
+    assert "nextCursor" not in direct.answer(TOOLS, 1)[0][1]["result"]
+    legacy = Dialogue(ECHO, relayed=True).initialize()
+    legacy.request("tools/list", {}, 1)
+    assert "nextCursor" not in legacy.answer(TOOLS, 1)[0][1]["result"]
+    proven = relayed()
+    ((_, asked),) = proven.modern("tools/call", {"name": "echo"}, 1)
+    proven.modern("tools/call", {"name": "echo", "requestState": asked["result"]["requestState"]}, 2)
+    proven.modern("tools/list", {}, 3)
+    assert "nextCursor" not in proven.answer(TOOLS, 3)[0][1]["result"]

@@ -8,10 +8,10 @@ import pytest
 
 from attestd.appraisal.model import AttestationResult, CallerKind, Launcher
 from attestd.errors import NotPermittedError, UsageError
-from attestd.grants.approve import Options, approve, identity, notes
+from attestd.grants.approve import Options, approve, identity, notes, warnings
 from attestd.grants.match import match
 from attestd.grants.model import Grant, Pending
-from tests.support.results import INSTANCE, NOW, OTHER, PROGRAM, SESSION, make_pending, make_result
+from tests.support.results import INSTANCE, NOW, OTHER, PROGRAM, SESSION, make_grant, make_pending, make_result
 
 EVIL = Launcher(program=OTHER, display="evil.sh")
 UNREAD = Launcher(program=None, display="unreadable (uid 1000)")
@@ -175,6 +175,10 @@ def test_unreadable_launcher_needs_the_word():
     assert "--launched-by unreadable" in refused.value.hint
     grant = grant_of(pending, launched_by=("unreadable", "evil.sh"))
     assert set(grant.subject.launched_by) == {"unreadable", OTHER}
+    (warning,) = warnings(grant)
+    assert "whoever it is" in warning
+    assert warning in notes(pending, Options(launched_by=("unreadable", "evil.sh")), grant)
+    assert warnings(make_grant()) == ()
     assert match(result, "time", [grant], NOW).linked == (grant,)
 
 
