@@ -28,12 +28,8 @@ from typing import Protocol
 
 import msgspec
 
-from attestd.appraisal.appraise import appraise
-from attestd.appraisal.classes import ClassTable
-from attestd.appraisal.digests import Naming
-from attestd.appraisal.memo import Memo
+from attestd.appraisal.appraiser import Appraiser
 from attestd.appraisal.model import AttestationResult, LinkClass
-from attestd.appraisal.references import References
 from attestd.audit.protocol import AuditLog, Entry
 from attestd.audit.refusals import SINGLY, Refusals
 from attestd.decision.model import Deny, Permit, Verdict
@@ -71,23 +67,6 @@ class Attested(msgspec.Struct, frozen=True, kw_only=True):
     def proven(self) -> bool:
         """Whether the recorder proves that nothing is older than the attested images, so that no challenge is due."""
         return self.result.accountable <= self.evidence.proven_upto
-
-
-class Appraiser(msgspec.Struct, frozen=True, kw_only=True):
-    """What step 2 needs besides the evidence; and what it said before, for it says the same of the same evidence."""
-
-    table: ClassTable
-    references: References
-    naming: Naming
-    memo: Memo = msgspec.field(default_factory=Memo)
-
-    def appraise(self, evidence: Evidence) -> AttestationResult:
-        """The result of the evidence. Raises EvidenceError."""
-        known = self.memo.find(evidence)
-        if known is None:
-            known = appraise(evidence, self.table, self.references, self.naming)
-            self.memo.keep(evidence, known)
-        return known
 
 
 def attest(kernel: Kernel, sock_fd: int, peer: Peer, appraiser: Appraiser) -> Attested:

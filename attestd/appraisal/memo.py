@@ -2,7 +2,7 @@
 
 Rules: an appraisal is a function of the evidence, of the class table, the reference values and the naming; it reads no
 clock and no system. So a result may be said again for equal evidence, as long as a memo belongs to one table, one set
-of references and one naming (``attestd.mediation.Appraiser``; a reload makes another). Evidence counts as equal if
+of references and one naming (``attestd.appraisal.appraiser``; a reload makes another). Evidence counts as equal if
 every link *is* the same object and every other field is equal, except ``collected_ns``, which no appraisal reads.
 Links are frozen and the kernel gives out the same object only while it finds every fact of the process unchanged; the
 memo holds the links that it knows, so that their identity cannot pass to others. Bounded, the oldest goes first. Safe

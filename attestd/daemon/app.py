@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from attestd import __version__
+from attestd.appraisal.appraiser import Appraiser
 from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
@@ -49,7 +50,7 @@ from attestd.evidence.protocol import Kernel
 from attestd.evidence.recorder import Recorder
 from attestd.grants.model import Grant
 from attestd.launch.protocol import Launcher
-from attestd.mediation import Appraiser, Attested, Mediator
+from attestd.mediation import Attested, Mediator
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
 

@@ -22,11 +22,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from attestd.appraisal.appraiser import Appraiser
 from attestd.enforcement.workers import TooSlowError, Workers
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
-from attestd.mediation import Appraiser, Attested, attest
+from attestd.mediation import Attested, attest
 from attestd.wire.model import REFUSED
 from attestd.wire.refusal import CLAUSES, error_line, shown
 

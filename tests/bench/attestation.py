@@ -15,13 +15,14 @@ from pathlib import Path
 
 import psutil
 
+from attestd.appraisal.appraiser import Appraiser
 from attestd.appraisal.digests import Naming
 from attestd.daemon.installation import find_installation
 from attestd.daemon.paths import policy_directory
 from attestd.daemon.policy import load_policy
 from attestd.kernel.linux.files import YOUNG_NS
 from attestd.kernel.linux.kernel import LinuxKernel
-from attestd.mediation import Appraiser, attest
+from attestd.mediation import attest
 from tests.bench.report import Figure
 from tests.bench.rounds import interleaved, medians
 

@@ -9,6 +9,7 @@ import pytest
 
 from attestd import mediation
 from attestd.appraisal.appraise import appraise
+from attestd.appraisal.appraiser import Appraiser
 from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.audit.refusals import SINGLY
 from attestd.errors import Cause, EvidenceError
@@ -17,7 +18,6 @@ from attestd.mediation import (
     APPROVABLE,
     ENDING,
     TRANSIENT,
-    Appraiser,
     Forward,
     Hold,
     Malformed,

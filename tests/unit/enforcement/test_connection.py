@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -12,101 +11,12 @@ from typing import Any
 
 import pytest
 
-from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.client_end import DECLINED, OFFER, TAKEN, take
-from attestd.enforcement.connection import Connection, Link, ServerError, Take
+from attestd.enforcement.connection import ServerError
 from attestd.enforcement.effects import State
-from attestd.enforcement.link import StreamLink
-from attestd.enforcement.proof import Proof
-from attestd.enforcement.session import Session
 from attestd.errors import Cause
-from attestd.evidence.model import InputHolders
-from attestd.mediation import Mediator
-from attestd.wire.model import Limits
-from tests.fakes.backs import SocketBack
-from tests.fakes.kernel import FakeWatch
-from tests.fakes.mediation import MemoryAudit, ScriptedCaller
-from tests.support.dialogue import ME, SECRET, ask, call, tell
-from tests.support.streams import Far, pair
+from tests.support.dialogue import ask, call, tell
 from tests.support.waiting import until
-
-LIMITS = Limits(message_bytes=4 << 20)
-
-
-class PidCaller(ScriptedCaller):
-    """The peer is this very process."""
-
-    def verify(self, writer_pid: int) -> Cause | None:
-        """Only we write."""
-        return self.changed or (Cause.WRITER_MISMATCH if writer_pid not in (0, os.getpid()) else None)
-
-
-class Wired:
-    """Client socket, connection and, once something is forwarded, a back end."""
-
-    def __init__(self, *, peer_pid: int | None = None, take: Take | None = None) -> None:
-        loop = asyncio.get_running_loop()
-        self.caller = PidCaller(("call_tool", "echo"), ("list_roots", ""))
-        self.audit = MemoryAudit()
-        self.exited, self.exit_end = os.pipe()
-        self.watch = FakeWatch(fds=(self.exited,))
-        self.backs: list[SocketBack] = []
-        self.trouble: Exception | None = None
-        self.opening = asyncio.Event()
-        self.opening.set()
-        self.ended: list[tuple[str, str]] = []
-        sock, self.client = pair()
-        self.connection = Connection(
-            loop=loop,
-            sock=sock,
-            session=Session(
-                mediator=Mediator(self.caller, self.audit),
-                proof=Proof(relayed=False, old_bytes=0, challenge=SECRET),
-                bindings=Bindings(),
-                owner=ME,
-                limits=LIMITS,
-                shared=False,
-                learn=lambda _kind, _result: None,
-            ),
-            watch=self.watch,
-            peer_pid=os.getpid() if peer_pid is None else peer_pid,
-            limits=LIMITS,
-            open_link=self._open_link,
-            ended=lambda _connection, cause, text: self.ended.append((cause, text)),
-            take=take,
-        )
-
-    async def _open_link(self, connection: Connection) -> Link:
-        await self.opening.wait()
-        if self.trouble is not None:
-            raise self.trouble
-        self.backs.append(SocketBack())
-        return StreamLink(asyncio.get_running_loop(), self.backs[-1], connection, LIMITS)
-
-    async def server(self) -> Any:
-        """The far end of the back end, once it is open."""
-        await until(lambda: bool(self.backs))
-        return self.backs[-1].far
-
-    async def initialize(self) -> Wired:
-        """The handshake."""
-        await self.client.send(ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, 0))
-        server = await self.server()
-        assert (await server.message())["method"] == "initialize"
-        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
-        await server.send({"jsonrpc": "2.0", "id": 0, "result": result})
-        assert (await self.client.message())["id"] == 0
-        return self
-
-    async def close(self) -> None:
-        """Release everything."""
-        self.connection.close(Cause.SHUTTING_DOWN, "the test is over")
-        self.client.close()
-        for back in self.backs:
-            back.far.close()
-        await until(lambda: self.connection._sock.fileno() < 0)
-        os.close(self.exited)
-        os.close(self.exit_end)
+from tests.support.wired import Wired
 
 
 @pytest.fixture(name="wired")
@@ -440,90 +350,3 @@ async def test_grants_that_changed_are_told(wired: Wired):
     await wired.client.message()
     wired.connection.grants_changed()
     assert await wired.client.message() == tell("notifications/tools/list_changed")
-
-
-class Stdio:
-    """What a relay offers: the far ends of two pipes, and the client's ends."""
-
-    def __init__(self) -> None:
-        self.source, self.writes = os.pipe()
-        self.reads, self.sink = os.pipe()
-        self.kept = os.dup(self.sink)
-
-    def take(self, fds: tuple[int, ...]) -> Any:
-        """As the daemon does after the attestation."""
-        found = InputHolders(kind="pipe", pids=(), complete=True, ino=os.fstat(self.source).st_ino)
-        return take(fds, found, os.getpid(), frozenset())
-
-    def offer(self, client: Far) -> None:
-        """As the shim does; the offered descriptors are not ours any more."""
-        client.sock.setblocking(True)
-        socket.send_fds(client.sock, [OFFER], [self.source, self.sink])
-        client.sock.setblocking(False)
-
-    async def answer(self) -> Any:
-        """The next message that reaches the client."""
-        data = b""
-        while not data.endswith(b"\n"):
-            data += await asyncio.to_thread(os.read, self.reads, 1 << 20)
-        return json.loads(data)
-
-    def close(self) -> None:
-        """Release everything."""
-        for fd in (self.source, self.sink, self.kept, self.reads, self.writes):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-
-
-async def test_a_relay_steps_aside():
-    """Its client's descriptors serve in its place, large answers and the end of the input included."""
-    stdio = Stdio()
-    wired = Wired(take=stdio.take)
-    stdio.offer(wired.client)
-    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(wired.client.sock, 9), 5) == TAKEN
-    hello = ask("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, 0)
-    os.write(stdio.writes, json.dumps(hello).encode() + b"\n" + json.dumps(call("echo", 1)).encode() + b"\n")
-    server = await wired.server()
-    assert (await server.message())["method"] == "initialize"
-    assert (await server.message())["method"] == "tools/call"
-    text = "x" * (1 << 20)
-    await server.send({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": text}]}})
-    assert (await stdio.answer())["result"]["content"][0]["text"] == text
-    os.close(stdio.writes)
-    await until(lambda: wired.connection.session.state is not State.OPEN)
-    await wired.close()
-    stdio.close()
-
-
-async def test_an_offer_that_cannot_be_taken_leaves_the_relay_in_place():
-    """It is told so in one byte, and its bytes count as before."""
-    stdio = Stdio()
-    wired = Wired(take=lambda fds: take(fds, None, 1, frozenset()))
-    stdio.offer(wired.client)
-    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(wired.client.sock, 9), 5) == DECLINED
-    await wired.initialize()
-    await wired.close()
-    stdio.close()
-
-
-async def test_a_relay_that_offers_nothing_relays():
-    """Older shims and terminals: the first bytes are the client's, and descriptors beside them are dropped."""
-    stdio = Stdio()
-    wired = Wired(take=stdio.take)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted
-    socket.send_fds(wired.client.sock, [b"{"], [stdio.source, stdio.sink])
-    await wired.client.send(b"}\n")
-    assert (await wired.client.message())["error"]["code"] == -32600
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208 - counted
-    await wired.initialize()
-    await wired.close()
-    stdio.close()
-
-
-async def test_only_a_relay_is_asked_for_its_descriptors(wired: Wired):
-    """The same first byte from anybody else is a malformed message."""
-    stdio = Stdio()
-    stdio.offer(wired.client)
-    await wired.client.send(b"\n")
-    assert "error" in await wired.client.message()
-    stdio.close()

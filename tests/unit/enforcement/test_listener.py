@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from attestd.appraisal.appraiser import Appraiser
 from attestd.enforcement.listener import Admission, Listener, listen, queued_bytes
 from attestd.enforcement.workers import Workers
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from attestd.evidence.model import Peer
-from attestd.mediation import Appraiser, Attested
+from attestd.mediation import Attested
 from tests.fakes.kernel import OneProcess
 from tests.support.evidence import NAMING, REFERENCES, evidence_of, python_client, shell, shipped_table, terminal
 from tests.support.streams import Far
