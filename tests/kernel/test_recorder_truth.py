@@ -285,6 +285,21 @@ def test_long_words_are_cut_and_marked(recorder: BpfRecorder):
             assert (b"LONG=" + b"x" * length in words.environ) is not cut
 
 
+def test_a_task_carries_less_than_its_event(recorder: BpfRecorder):
+    """Who did not take the event knows less of a large environment, and that it is not all; the rest is whole."""
+    env = {f"V{number:03}": "x" * 95 for number in range(50)}
+    with running("/bin/sleep", "100", "word", env=env) as child:
+        eventually(lambda: record_of(recorder, child.pid).comm == "sleep")
+        whole = words_of(recorder, child.pid)
+        recorder._store._events.clear()
+        carried = words_of(recorder, child.pid)
+    assert (whole.environ_truncated, len(whole.environ)) == (False, 50)
+    assert (carried.environ_truncated, carried.argv_truncated) == (True, False)
+    assert (carried.argv, carried.cwd, carried.filename) == (whole.argv, whole.cwd, whole.filename)
+    assert 20 < len(carried.environ) < 50
+    assert carried.environ[:-1] == whole.environ[: len(carried.environ) - 1]
+
+
 def test_a_fork_has_its_ancestors_words(recorder: BpfRecorder):
     """A process that was forked and executed nothing runs its parent's image, and has its words."""
     code = (

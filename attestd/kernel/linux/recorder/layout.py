@@ -14,7 +14,7 @@ from attestd.evidence.recorder import Connection, ImageFacts, ProcessKey, Proces
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 1
 MAGIC = 0x41545245
 TICK_NS = 10_000_000
 
@@ -24,7 +24,8 @@ WORDS = struct.Struct("<4Q3I6H")
 CONNECTION = struct.Struct("<3QIHH")
 STATE = struct.Struct("<2I2Q2I32s")
 COOKIE = struct.Struct("<Q")
-WORDS_BYTES = 7936
+WORDS_BYTES = 3840
+"""What a living task carries; an event may be twice as long."""
 
 PRE_ATTACH, GAP, IMAGE_CLAIMED, IMAGE_KNOWN = 1, 2, 4, 8
 ARGV_CUT, ENVIRON_CUT, PATH_CUT, UNREADABLE = 1, 2, 4, 8

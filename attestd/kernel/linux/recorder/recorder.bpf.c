@@ -209,7 +209,8 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define NAME_MAX 512
 #define COMPONENTS_MAX 48
 #define WORDS_HEADER 56
-#define WORDS_MAX 7936 // with the header of task storage it fits into 8 KiB
+#define WORDS_MAX 7936
+#define KEPT_MAX 3840 // with the header of task storage it fits into 4 KiB; a larger value costs every exec 7 µs
 #define CWD_END (WORDS_HEADER + 1024)
 #define RING_BYTES (8 << 20)
 #define RING_WAKE (RING_BYTES / 4)
@@ -253,11 +254,12 @@ struct words {
 	u16 argv_len;
 	u16 environ_len;
 	u16 zero;
-	char data[WORDS_MAX - WORDS_HEADER];
+	char data[KEPT_MAX - WORDS_HEADER];
 };
 
 struct buffer {
 	struct words words;
+	char more[WORDS_MAX - KEPT_MAX]; // of the environment: in the event, and not in what the task carries
 	char beyond[8192]; // never filled: lets the verifier see that an append stays inside
 };
 
@@ -539,6 +541,10 @@ INLINE void keep_words(struct task_struct *task, struct linux_binprm *bprm, u64 
 	if (ring_output(&events, buffer, at & 0x1fff, waiting >= RING_WAKE ? RING_FORCE_WAKEUP : RING_NO_WAKEUP))
 		count_lost(LOST_EXEC);
 	if (ENUMERATOR_EXISTS(enum bpf_map_type, BPF_MAP_TYPE_TASK_STORAGE)) {
+		if (at > KEPT_MAX) { // the environment comes last, and all before it fits
+			words->flags |= ENVIRON_CUT;
+			words->environ_len -= at - KEPT_MAX;
+		}
 		storage_delete(&words_of_task, task);
 		if (!storage_get(&words_of_task, task, buffer, STORAGE_CREATE))
 			count_lost(LOST_WORDS);
