@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from attestd.errors import AttestdError
 from attestd.evidence.recorder import ProcessKey
 from attestd.kernel.linux.recorder import bpf
 from attestd.kernel.linux.recorder.load import load
@@ -59,7 +60,7 @@ NAMES = {
 
 def measure(*, quick: bool) -> list[Figure]:
     """Every figure, or for each why not."""
-    why = "needs root" if os.geteuid() else "" if shutil.which("gcc") else "needs gcc"
+    why = unloadable() or ("" if shutil.which("gcc") else "needs gcc")
     if why:
         return [unmeasured(name, why) for name in NAMES.values()]
     with tempfile.TemporaryDirectory(prefix="ab-", dir="/tmp") as directory:
@@ -69,6 +70,17 @@ def measure(*, quick: bool) -> list[Figure]:
             *_cost(program, compiled("nothing.c", Path(directory), "-static"), 5 if quick else 11),
             *_storm(program, 1.0 if quick else 10.0),
         ]
+
+
+def unloadable() -> str:
+    """Why no recorder can be loaded here; empty if one can."""
+    if os.geteuid():
+        return "needs root"
+    try:
+        with recording():
+            return ""
+    except AttestdError as error:
+        return error.message
 
 
 def compiled(source: str, directory: Path, *flags: str) -> Path:

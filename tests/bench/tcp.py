@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from attestd.kernel.linux.connector import glance
 from attestd.kernel.linux.recorder.reader import BpfRecorder
 from attestd.kernel.linux.tcp.holders import scan
 from attestd.kernel.linux.tcp.peers import TcpPeers
+from tests.bench.recorder import unloadable
 from tests.bench.report import Figure, unmeasured
 from tests.bench.rounds import interleaved, medians
 from tests.bench.stage import one_cpu
@@ -30,8 +30,8 @@ sys.stdin.read()
 
 def measure(*, quick: bool) -> list[Figure]:
     """Look one connection up again and again; scan for it in between."""
-    if os.geteuid():
-        return [unmeasured(name, "needs root") for name in NAMES]
+    if why := unloadable():
+        return [unmeasured(name, why) for name in NAMES]
     rounds = 9 if quick else 41
     with (
         crowd(),
