@@ -105,7 +105,7 @@ def _lineage(rounds: int) -> list[Figure]:
         def theirs() -> None:
             psutil.Process(pid).parents()
 
-        times = medians(interleaved(rounds, {"recorder": ours, "psutil": theirs}), 1e6)
+        times = medians(interleaved(rounds, {"recorder": ours, "psutil": theirs}, clock=time.thread_time), 1e6)
         reader.close()
     each = {"recorder µs": times["recorder"] / BATCH / len(records), "psutil µs": times["psutil"] / (len(parents) + 1)}
     note = f"{len(records)} levels of the recorder, {len(parents) + 1} of psutil"
@@ -151,7 +151,6 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
             raise RuntimeError(f"the storm ended with status {status}")
         return (usage.ru_utime + usage.ru_stime) * 1e6 / EXECS
 
-    added = []
     both: tuple[list[float], list[float]] = ([], [])
     with one_cpu(), pin_root() as root:
         spent()
@@ -169,21 +168,20 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
             recorded = (spent(), spent())
             unload(root)
             without = (early, spent())
-            added.append((sum(recorded) - sum(without)) / 2)
             both[0].extend(without)
             both[1].extend(recorded)
     return [
         Figure(
             name=NAMES["cost"],
-            value=statistics.median(added),
+            value=quarter(both[1]) - quarter(both[0]),
             unit="µs",
             limit=15,
             parts={
-                "without µs": statistics.median(both[0]),
-                "recorded µs": statistics.median(both[1]),
+                "without µs": quarter(both[0]),
+                "recorded µs": quarter(both[1]),
                 "in the programs, as the kernel counts µs": statistics.median(inside),
             },
-            note="CPU time",
+            note="CPU time, the best quarter",
             rounds=rounds,
         ),
         Figure(
@@ -196,6 +194,11 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
         ),
         Figure(name=NAMES["memory"], value=memory, unit="MiB", limit=32),
     ]
+
+
+def quarter(values: list[float]) -> float:
+    """The lower quartile: what others do on this machine makes a run dearer, never cheaper."""
+    return statistics.quantiles(values, n=4)[0]
 
 
 @contextlib.contextmanager
