@@ -136,35 +136,30 @@ def attacked(door: Door, how: str, tmp_path: Path) -> Iterator[tuple[socket.sock
             assert evil.stdout.readline() == b"done\n"
             yield accepted, evil.pid
             evil.communicate()
-        ours = f"127.0.0.1:{door.port}"
-        until(lambda: not still_connected(ours), "the end of the evil program's connection")
+        until(lambda: all(row[9] == "0" for row in clients(door.port)), "the end of the evil program's connection")
 
 
-def still_connected(ours: str) -> list[str]:
-    """Processes that still have a connection to our port; the heirs of an evil program end a moment after it."""
-    port = int(ours.rpartition(":")[2])
+def clients(port: int) -> list[list[str]]:
+    """The rows of /proc/net/tcp of sockets that are connected to our port, columns as text."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
-    return [row[9] for row in rows if row[2].endswith(f":{port:04X}") and row[9] != "0"]
+    return [row for row in rows if row[2] == f"0100007F:{port:04X}"]
+
+
+def naive_row(accepted: socket.socket) -> list[str]:
+    """The client's row for a connection of ours."""
+    theirs, ours = accepted.getpeername()[1], accepted.getsockname()[1]
+    return next(row for row in clients(ours) if row[1].endswith(f":{theirs:04X}"))
 
 
 def naive_holders(accepted: socket.socket) -> list[str]:
     """Command lines of who holds the client's socket now: what is believed where nobody asks who connected."""
-    port = accepted.getpeername()[1]
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
-    (inode,) = (row[9] for row in rows if row[1].endswith(f":{port:04X}"))
+    wanted = f"socket:[{naive_row(accepted)[9]}]"
     found = []
     for pid in (int(name.name) for name in Path("/proc").iterdir() if name.name.isdigit()):
         with contextlib.suppress(OSError):
-            if any(str(fd.readlink()) == f"socket:[{inode}]" for fd in Path(f"/proc/{pid}/fd").iterdir()):
+            if any(str(fd.readlink()) == wanted for fd in Path(f"/proc/{pid}/fd").iterdir()):
                 found.append(cmdline(pid))
     return found
-
-
-def naive_uid(accepted: socket.socket) -> int:
-    """The uid that /proc/net/tcp shows for the client's socket."""
-    port = accepted.getpeername()[1]
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
-    return next(int(row[7]) for row in rows if row[1].endswith(f":{port:04X}"))
 
 
 def test_a_client_that_only_connects(door: Door, tmp_path: Path):
@@ -180,7 +175,7 @@ def test_a_client_that_only_connects(door: Door, tmp_path: Path):
 def test_a_client_that_closes_before_it_is_looked_up(door: Door, tmp_path: Path):
     """Its call waits, and its socket has a uid (root's, on some kernels, whoever it was): refused, nobody is there."""
     with attacked(door, "close", tmp_path) as (accepted, _):
-        assert naive_uid(accepted) in {0, os.geteuid()}
+        assert int(naive_row(accepted)[7]) in {0, os.geteuid()}
         assert accepted.recv(4096) == LETTER
         with pytest.raises(EvidenceError) as caught:
             door.peer(accepted)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 from attestd.kernel.linux.connector import glance
 from attestd.kernel.linux.recorder.reader import BpfRecorder
 from attestd.kernel.linux.tcp.holders import scan
 from attestd.kernel.linux.tcp.peers import TcpPeers
+from tests.bench.recorder import unloadable
 from tests.bench.report import Figure, unmeasured
 from tests.bench.rounds import interleaved, medians
 from tests.bench.stage import one_cpu
@@ -30,8 +31,8 @@ sys.stdin.read()
 
 def measure(*, quick: bool) -> list[Figure]:
     """Look one connection up again and again; scan for it in between."""
-    if os.geteuid():
-        return [unmeasured(name, "needs root") for name in NAMES]
+    if why := unloadable():
+        return [unmeasured(name, why) for name in NAMES]
     rounds = 9 if quick else 41
     with (
         crowd(),
@@ -53,7 +54,7 @@ def measure(*, quick: bool) -> list[Figure]:
             if not scan(first.inode, first.cookie, first.uid):
                 raise RuntimeError("the scan did not find the holder")
 
-        times = medians(interleaved(rounds, {"lookup": ours, "scan": theirs}), 1e6)
+        times = medians(interleaved(rounds, {"lookup": ours, "scan": theirs}, clock=time.thread_time), 1e6)
         count = len(glance.pids())
     parts = {"lookup µs": times["lookup"] / BATCH, "scan µs": times["scan"]}
     note = f"{count} processes"

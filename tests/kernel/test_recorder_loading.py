@@ -98,7 +98,9 @@ def test_another_layout_is_refused_and_replaced():
             state = bpf.pinned(f"{pins.current(root)}/state")
             with bpf.closing(state):
                 bpf.map_set(state, bytes(4), layout.STATE.pack(*told._replace(layout=layout.LAYOUT_VERSION + 1)))
-            with pytest.raises(LayoutError, match="has layout 2, expected layout 1"):
+            with pytest.raises(
+                LayoutError, match=f"has layout {layout.LAYOUT_VERSION + 1}, expected layout {layout.LAYOUT_VERSION}"
+            ):
                 BpfRecorder.open(root)
             done = load(root)
             assert (done.changed, done.carried_over) == (True, False)

@@ -270,17 +270,34 @@ def test_a_script_with_a_first_line(recorder: BpfRecorder, short_tmp: Path):
 
 
 def test_long_words_are_cut_and_marked(recorder: BpfRecorder):
-    """More than 1 KiB of argv or 2 KiB of environment is cut, and which of them is said."""
+    """More than 1 KiB of argv or 6 KiB of environment is cut, and which of them is said; less is whole."""
     with running("/bin/sleep", "100", "0" * 2000, env={}) as child:
         eventually(lambda: record_of(recorder, child.pid).comm == "sleep")
         words = words_of(recorder, child.pid)
         assert (words.argv_truncated, words.environ_truncated, words.truncated) == (True, False, True)
         assert sum(len(word) + 1 for word in words.argv) == 1025
-    with running("/bin/sleep", "100", env={"A": "1", "LONG": "x" * 3000}) as child:
+    for length, cut in ((3000, False), (6144 - len("A=1\0LONG=\0"), False), (6144, True)):
+        with running("/bin/sleep", "100", env={"A": "1", "LONG": "x" * length}) as child:
+            eventually(lambda: record_of(recorder, child.pid).comm == "sleep")
+            words = words_of(recorder, child.pid)
+            assert (words.argv_truncated, words.environ_truncated) == (False, cut)
+            assert b"A=1" in words.environ
+            assert (b"LONG=" + b"x" * length in words.environ) is not cut
+
+
+def test_a_task_carries_less_than_its_event(recorder: BpfRecorder):
+    """Who did not take the event knows less of a large environment, and that it is not all; the rest is whole."""
+    env = {f"V{number:03}": "x" * 95 for number in range(50)}
+    with running("/bin/sleep", "100", "word", env=env) as child:
         eventually(lambda: record_of(recorder, child.pid).comm == "sleep")
-        words = words_of(recorder, child.pid)
-        assert (words.argv_truncated, words.environ_truncated) == (False, True)
-        assert b"A=1" in words.environ
+        whole = words_of(recorder, child.pid)
+        recorder._store._events.clear()
+        carried = words_of(recorder, child.pid)
+    assert (whole.environ_truncated, len(whole.environ)) == (False, 50)
+    assert (carried.environ_truncated, carried.argv_truncated) == (True, False)
+    assert (carried.argv, carried.cwd, carried.filename) == (whole.argv, whole.cwd, whole.filename)
+    assert 20 < len(carried.environ) < 50
+    assert carried.environ[:-1] == whole.environ[: len(carried.environ) - 1]
 
 
 def test_a_fork_has_its_ancestors_words(recorder: BpfRecorder):

@@ -2,7 +2,10 @@
 
 Rules: the image is *confirmed* if device, inode and, where both know it, generation equal those of the exec record; the
 ctime may change with the link count and is not compared. It is *refuted* if they differ: ``/proc/PID/exe`` was forged.
-On file systems whose stat(2) names another device than the inode has (btrfs, overlay, bcachefs) neither can be said. A
+On file systems whose stat(2) may name another device than the inode has (btrfs, overlay, bcachefs) an image is never
+refuted, and confirmed only in one case: overlay, mounted in our own mount namespace (so that root chose its layers and
+nobody else its inode numbers), device and inode equal, and the ctime too, for such inodes have no generation and a
+number may have been used again. btrfs repeats inode numbers in every subvolume, which the record does not name. A
 record that was copied from what the process showed (``pre_attach``, ``image_claimed``) confirms nothing. Words count
 only where they were recorded whole; a cut environment is kept beside what the process shows.
 """
@@ -110,9 +113,22 @@ class Recorded:
         image = self.record.image if self.record is not None else None
         if image is None or self.record is None or self.record.pre_attach or self.record.image_claimed:
             return None
-        if fs_name(fd) in _OTHER_DEVICE:
-            return None
         found = os.fstat(fd)
-        here = generation(fd)
         same = (found.st_dev, found.st_ino) == (image.dev, image.ino)
+        fs = fs_name(fd)
+        if fs in _OTHER_DEVICE:
+            certain = fs == "overlay" and same and found.st_ctime_ns == image.ctime_ns and _mounted_here(found.st_dev)
+            return True if certain else None
+        here = generation(fd)
         return same and (not here or not image.generation or here == image.generation)
+
+
+def _mounted_here(device: int) -> bool:
+    """Whether an overlay with this device is mounted in our own mount namespace."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            _, _, number, rest = line.split(" ", 3)
+            if number == wanted and " - overlay " in rest:
+                return True
+    return False

@@ -25,6 +25,7 @@ CONNECTION = struct.Struct("<3QIHH")
 STATE = struct.Struct("<2I2Q2I32s")
 COOKIE = struct.Struct("<Q")
 WORDS_BYTES = 3840
+"""What a living task carries; an event may be twice as long."""
 
 PRE_ATTACH, GAP, IMAGE_CLAIMED, IMAGE_KNOWN = 1, 2, 4, 8
 ARGV_CUT, ENVIRON_CUT, PATH_CUT, UNREADABLE = 1, 2, 4, 8

@@ -205,11 +205,12 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define UNREADABLE 8
 
 #define ARGV_MAX 1024
-#define ENVIRON_MAX 2048
+#define ENVIRON_MAX 6144
 #define NAME_MAX 512
 #define COMPONENTS_MAX 48
 #define WORDS_HEADER 56
-#define WORDS_MAX 3840
+#define WORDS_MAX 7936
+#define KEPT_MAX 3840 // with the header of task storage it fits into 4 KiB; a larger value costs every exec 7 µs
 #define CWD_END (WORDS_HEADER + 1024)
 #define RING_BYTES (8 << 20)
 #define RING_WAKE (RING_BYTES / 4)
@@ -253,12 +254,13 @@ struct words {
 	u16 argv_len;
 	u16 environ_len;
 	u16 zero;
-	char data[WORDS_MAX - WORDS_HEADER];
+	char data[KEPT_MAX - WORDS_HEADER];
 };
 
 struct buffer {
 	struct words words;
-	char beyond[4096]; // never filled: lets the verifier see that an append stays inside
+	char more[WORDS_MAX - KEPT_MAX]; // of the environment: in the event, and not in what the task carries
+	char beyond[8192]; // never filled: lets the verifier see that an append stays inside
 };
 
 struct connection {
@@ -501,12 +503,12 @@ INLINE u32 append_user(struct buffer *buffer, u32 at, u64 from, u64 size, u32 li
 	}
 	if (!size)
 		return at;
-	if (read_user((char *)buffer + at, size & 0xfff, (void *)from)) {
+	if (read_user((char *)buffer + at, size & 0x1fff, (void *)from)) {
 		buffer->words.flags |= UNREADABLE | cut;
 		return at;
 	}
 	*len = size;
-	return at + (size & 0xfff);
+	return at + (size & 0x1fff);
 }
 
 INLINE void keep_words(struct task_struct *task, struct linux_binprm *bprm, u64 now)
@@ -536,9 +538,13 @@ INLINE void keep_words(struct task_struct *task, struct linux_binprm *bprm, u64 
 	at = append_user(buffer, at, env_start, env_end - env_start, ENVIRON_MAX, ENVIRON_CUT, &words->environ_len);
 
 	u64 waiting = ring_query(&events, 0);
-	if (ring_output(&events, buffer, at & 0xfff, waiting >= RING_WAKE ? RING_FORCE_WAKEUP : RING_NO_WAKEUP))
+	if (ring_output(&events, buffer, at & 0x1fff, waiting >= RING_WAKE ? RING_FORCE_WAKEUP : RING_NO_WAKEUP))
 		count_lost(LOST_EXEC);
 	if (ENUMERATOR_EXISTS(enum bpf_map_type, BPF_MAP_TYPE_TASK_STORAGE)) {
+		if (at > KEPT_MAX) { // the environment comes last, and all before it fits
+			words->flags |= ENVIRON_CUT;
+			words->environ_len -= at - KEPT_MAX;
+		}
 		storage_delete(&words_of_task, task);
 		if (!storage_get(&words_of_task, task, buffer, STORAGE_CREATE))
 			count_lost(LOST_WORDS);

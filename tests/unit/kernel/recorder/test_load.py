@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from attestd.errors import NotPermittedError
+from attestd.kernel.linux.recorder import layout
 from attestd.kernel.linux.recorder.bpf import VerifierError
 from attestd.kernel.linux.recorder.btf import Btf
 from attestd.kernel.linux.recorder.failures import RecorderError, refused
@@ -22,8 +23,8 @@ def test_a_map_in_an_instruction():
 
 def test_the_types_of_task_storage():
     """An int and a structure of the right size."""
-    btf = Btf(storage_types(3840))
-    assert (btf.name(btf.type(1)), btf.size(1), btf.size(2)) == ("int", 4, 3840)
+    btf = Btf(storage_types(layout.WORDS_BYTES))
+    assert (btf.name(btf.type(1)), btf.size(1), btf.size(2)) == ("int", 4, layout.WORDS_BYTES)
 
 
 def test_a_missing_right():
