@@ -32,11 +32,11 @@ from attestd.daemon.config import ServerSettings, Settings, load_servers, load_s
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.paths import Paths, policy_directory, private_directory
 from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.relays import taken
 from attestd.daemon.sessions import SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ServerFacts, ToolFacts
 from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.client_end import ClientEnd, take
 from attestd.enforcement.connection import Connection, Link
 from attestd.enforcement.link import LinkOwner, StreamLink
 from attestd.enforcement.listener import Admission, Listener, listen
@@ -484,16 +484,6 @@ class Daemon:
         self.record(Entry(kind="log", id="stop"))
         self.approvals.close()
         self.audit.close()
-
-
-def taken(attested: Attested, fds: tuple[int, ...]) -> ClientEnd | None:
-    """The client's own input and output, which its relay offers, if they can be used."""
-    evidence, accountable = attested.evidence, attested.result.accountable
-    writers = frozenset(link.pid for link in evidence.chain[1 : accountable + 1])
-    end = take(fds, evidence.input, evidence.peer.pid, writers)
-    if end is not None:
-        attested.watch.set_aside()
-    return end
 
 
 def caller_body(attested: Attested) -> bytes:

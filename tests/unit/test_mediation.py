@@ -7,13 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from attestd import mediation
-from attestd.appraisal.appraise import appraise
 from attestd.appraisal.appraiser import Appraiser
-from attestd.appraisal.model import AttestationResult, LinkClass
+from attestd.appraisal.model import LinkClass
 from attestd.audit.refusals import SINGLY
 from attestd.errors import Cause, EvidenceError
-from attestd.evidence.model import Evidence, InputHolders
+from attestd.evidence.model import InputHolders
 from attestd.mediation import (
     APPROVABLE,
     ENDING,
@@ -94,22 +92,6 @@ def test_attest_collects_appraises_and_pins_the_accountable_client():
     assert not attested.relayed
     assert kernel.watches[0].pinned == [attested.result.accountable] == [0]
     assert kernel.open == 1
-
-
-def test_unchanged_evidence_is_appraised_once(monkeypatch: pytest.MonkeyPatch):
-    """The second connection of an unchanged chain gets the first one's result; another generation appraises anew."""
-    appraised: list[Evidence] = []
-
-    def counted(evidence: Evidence, *rest: Any) -> AttestationResult:
-        appraised.append(evidence)
-        return appraise(evidence, *rest)
-
-    monkeypatch.setattr(mediation, "appraise", counted)
-    kernel = OneProcess(evidence_of(python_client(), shell(), terminal()))
-    one = appraiser()
-    results = [attest(kernel, 3, kernel.evidence.peer, each).result for each in (one, one, appraiser())]
-    assert results[0] is results[1] == results[2]
-    assert len(appraised) == 2
 
 
 def test_a_relay_brings_its_standard_input_along():
