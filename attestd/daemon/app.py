@@ -26,6 +26,7 @@ from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import Backs, ServerImage
+from attestd.daemon.bridges import OpenBelow, bridged, shared_eras
 from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.paths import Paths, policy_directory, private_directory
@@ -34,6 +35,8 @@ from attestd.daemon.sessions import SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ServerFacts, ToolFacts
 from attestd.enforcement.bindings import Bindings
+from attestd.enforcement.bridge_effects import Eras
+from attestd.enforcement.bridged import BridgedOwner
 from attestd.enforcement.connection import Connection, Link
 from attestd.enforcement.link import LinkOwner, StreamLink
 from attestd.enforcement.listener import Admission, Listener, listen
@@ -66,6 +69,8 @@ class Front(msgspec.Struct, kw_only=True):
     path: Path
     bindings: Bindings
     shared: SharedServer | None = None
+    eras: Eras = msgspec.field(default_factory=Eras)
+    """What is known of the eras of its back end."""
     image: ServerImage | None = None
     trouble: str = ""
 
@@ -180,7 +185,7 @@ class Daemon:
         front = Front(settings=server, listener=listener, path=path, bindings=Bindings())
         if server.shared:
             limits = self.settings.limits.wire()
-            front.shared = SharedServer(self.loop, partial(self._open_stream, server), limits, __version__)
+            front.shared = SharedServer(self.loop, partial(self._open_below_shared, front), limits, __version__)
         self.fronts[server.name] = front
         return front
 
@@ -325,13 +330,27 @@ class Daemon:
 
     async def _open_link(self, front: Front, connection: Connection) -> Link:
         try:
+            opened: OpenBelow = partial(self._open_stream, front.settings)
             if front.shared is not None:
-                return await front.shared.attach(connection)
-            return await self._open_stream(front.settings, connection)
+                opened = front.shared.attach
+            if not front.settings.bridge:
+                return await opened(connection)
+            caller = self.sessions[connection].caller
+            limits, eras, shared = self.settings.limits.wire(), front.eras, False
+            if front.shared is not None:
+                eras, shared = shared_eras(), True
+            return await bridged(self.loop, connection, eras, limits, caller.accepts, opened, shared=shared)
         except AttestdError as error:
             front.trouble = error.message
             self.trouble(error.message)
             raise
+
+    async def _open_below_shared(self, front: Front, owner: BridgedOwner) -> Link:
+        """The one back end of a shared server; it may speak either era. It gets no questions to anybody."""
+        opened = partial(self._open_stream, front.settings)
+        if not front.settings.bridge:
+            return await opened(owner)
+        return await bridged(self.loop, owner, front.eras, self.settings.limits.wire(), lambda _: False, opened)
 
     async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> StreamLink:
         back = await self.backs.open(server)

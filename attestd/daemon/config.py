@@ -105,6 +105,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Only `caller` in user mode: servers run as you."""
     shared: bool = False
     """One back end for all callers instead of one for each connection."""
+    bridge: bool = True
+    """Translate for clients that speak only the other protocol era than the server."""
 
 
 class _ServerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

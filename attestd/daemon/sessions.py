@@ -7,6 +7,7 @@ set.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
@@ -24,6 +25,7 @@ from attestd.evidence.protocol import Watch
 from attestd.grants.match import match
 from attestd.grants.model import Grant
 from attestd.grants.runs import runs
+from attestd.wire.methods import QUESTIONS
 from attestd.wire.model import CallRequest, Target
 
 HOUR_NS = 3_600_000_000_000
@@ -102,6 +104,11 @@ class SessionCaller:
             self._link(now_ns)
         tool = self._desk.tools.get(self.server, {}).get(target.name) if target.kind == "tool" else None
         return self._desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns))
+
+    def accepts(self, method: str) -> bool:
+        """Whether the grants of the caller accept this request of the server, as of now; not recorded."""
+        target = Target(action=QUESTIONS[method], kind="server", name="")
+        return isinstance(self.decide(target, None, time.time_ns()), Permit)
 
     def context(self, now_ns: int) -> RequestContext:
         """The typed context; hour and weekday in UTC, Monday is 0."""

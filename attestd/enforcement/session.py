@@ -177,11 +177,10 @@ class Session:
     def server_malformed(self, request_id: str | int, error: WireError, clock: Clock) -> list[Effect]:
         """The server's answer to this request is not MCP: the request is refused. Anything else changes nothing."""
         effects: list[Effect] = []
-        if self.state is State.ENDED:
-            return effects
-        entry = self.outstanding.pop(request_id, None)
+        entry = None if self.state is State.ENDED else self.outstanding.pop(request_id, None)
         if entry is not None:
-            self._refused(self._mediator.refuse(entry.request, Cause.SERVER_MALFORMED, error.message, clock), effects)
+            cause = Cause.ERA if error.cause is Cause.ERA else Cause.SERVER_MALFORMED
+            self._refused(self._mediator.refuse(entry.request, cause, error.message, clock), effects)
         self._settle(effects)
         return effects
 

@@ -22,7 +22,7 @@ EVERYTHING = ("--all-tools", "--resource", "*", "--prompt", "*")
 QUESTIONS = ("sampling", "elicitation", "roots")
 PENDING_S = 10.0
 TRANSPORTS = frozenset(msgspec.inspect.type_info(ServerSettings).fields[1].type.values)  # type: ignore[union-attr,attr-defined]
-HAS_TCP = "http" in {field.name for field in msgspec.structs.fields(Settings)}
+HAS_TCP = "listen" in {field.name for field in msgspec.structs.fields(Settings)}
 
 
 class Attestd:
@@ -83,7 +83,7 @@ def attestd(environment: Mapping[str, str] | None = None) -> Iterator[Attestd]:
         instance.environment |= environment or {}
         port = free_port() if HAS_TCP else None
         if port is not None:
-            instance.settings["http"] = {"port": port}
+            instance.settings["listen"] = {"port": port}
         instance.start()
         try:
             yield Attestd(instance, port)
