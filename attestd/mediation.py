@@ -88,7 +88,7 @@ def attest(kernel: Kernel, sock_fd: int, peer: Peer, appraiser: Appraiser) -> At
         # 2 appraise; a relay brings its standard input along, so whoever can write to that is evidence too
         result = appraise(evidence, appraiser.table, appraiser.references, appraiser.naming)
         if result.classes[0] is LinkClass.RELAY:
-            evidence = msgspec.structs.replace(evidence, input=kernel.input_holders(peer.pid))
+            evidence = msgspec.structs.replace(evidence, input=kernel.input_holders(evidence.peer.pid))
             result = appraise(evidence, appraiser.table, appraiser.references, appraiser.naming)
         collected.watch.pin_accountable(result.accountable)
     except BaseException:

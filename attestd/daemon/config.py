@@ -66,12 +66,22 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Empty: derived from the machine id."""
 
 
+class ListenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[listen]``: the loopback port for clients that know only URLs, `http://127.0.0.1:PORT/SERVER/mcp`."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Port on 127.0.0.1 and ::1, for all servers; 0: none. Unix sockets are stronger: TCP names no writer."""
+    origins: tuple[str, ...] = ()
+    """Values of `Origin` that may use HTTP besides the service's own, for pages that you trust."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """attestd.toml."""
 
     limits: LimitSettings = LimitSettings()
     approval: ApprovalSettings = ApprovalSettings()
     identity: IdentitySettings = IdentitySettings()
+    listen: ListenSettings = ListenSettings()
     note: str = ""
     """Shown by ``attestctl status``: what this instance is for."""
 

@@ -18,7 +18,7 @@ from attestd.appraisal.model import AttestationResult
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts, Verdict
 from attestd.decision.subject import Subject
-from attestd.enforcement.connection import Connection
+from attestd.enforcement.session import Session
 from attestd.errors import Cause
 from attestd.evidence.model import Evidence, Peer
 from attestd.evidence.protocol import Watch
@@ -144,12 +144,29 @@ class SessionCaller:
         self._subject = self._desk.engine.subject(self.result, self.evidence, found)
 
 
+class Channel(Protocol):
+    """What carries a session: a connection, or HTTP requests."""
+
+    @property
+    def session(self) -> Session:
+        """The session."""
+
+    def tick(self) -> None:
+        """The periodic look."""
+
+    def grants_changed(self) -> None:
+        """Grants or policy are not what they were."""
+
+    def close(self, cause: Cause, text: str) -> None:
+        """End from outside."""
+
+
 class SessionInfo(msgspec.Struct, kw_only=True):
     """One live session, for ``ps`` and for whoever must end it."""
 
     id: str
     server: str
-    connection: Connection
+    connection: Channel
     caller: SessionCaller
     peer: Peer
     since: datetime

@@ -117,7 +117,7 @@ class Connection:
         if not data:
             self._finished(MessageClock())
             return
-        writer = _writer(ancillary)
+        writer = writer_of(ancillary)
         if writer != self._peer_pid:
             self._carry_out(self.session.foreign_writer(writer, MessageClock()))
             return
@@ -291,7 +291,7 @@ class Connection:
         self._outbox.finish(release)
 
 
-def _writer(ancillary: list[tuple[int, int, bytes]]) -> int:
+def writer_of(ancillary: list[tuple[int, int, bytes]]) -> int:
     """The pid that the kernel names as the writer; 0, which is nobody, if it names none."""
     for level, kind, value in ancillary:
         if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:

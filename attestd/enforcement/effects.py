@@ -32,9 +32,19 @@ TRANSITIONS: dict[tuple[State, str], State] = {
 
 
 class ToClient(msgspec.Struct, frozen=True):
-    """Write these bytes to the client, in this order."""
+    """Write these bytes to the client, in this order. Together they are one message, as a line."""
 
     chunks: tuple[bytes | memoryview, ...]
+    reply: bool = False
+    """It answers a message of the client: ``answers``, or one that told no id."""
+    answers: str | int | None = None
+    code: int = 0
+    """Of the JSON-RPC error that it is; 0 for anything else."""
+
+
+def reply(chunks: tuple[bytes | memoryview, ...], answers: str | int | None, code: int = 0) -> ToClient:
+    """The answer to a message of the client."""
+    return ToClient(chunks, reply=True, answers=answers, code=code)
 
 
 class ToServer(msgspec.Struct, frozen=True):
@@ -79,6 +89,16 @@ CANCELLED_ALLOWANCE = 16
 def cancel(outstanding: dict[str | int, Outstanding], request_id: str | int) -> None:
     """The client has cancelled this open request."""
     outstanding[request_id] = msgspec.structs.replace(outstanding[request_id], cancelled=True)
+
+
+def abandon(outstanding: dict[str | int, Outstanding], request_id: str | int) -> list[Effect]:
+    """The client has closed the stream on which it awaited the answer: in 2026-07-28 that is a cancellation."""
+    entry = outstanding.get(request_id)
+    if entry is None or entry.cancelled:
+        return []
+    cancel(outstanding, request_id)
+    params = {"requestId": request_id, "reason": "the client closed the stream"}
+    return [ToServer({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})]
 
 
 def awaited(outstanding: Mapping[str | int, Outstanding]) -> int:

@@ -35,6 +35,7 @@ from attestd.enforcement.effects import (
     crowded,
     no,
     raiser,
+    reply,
     unshown,
     whole,
     without_echo,
@@ -300,7 +301,7 @@ class Session:
             state = self._proof.echo()
             if state is not None and message.id is not None:
                 self._mediator.refuse(request, Cause.UNPROVEN, "the client was asked to send it again", clock)
-                effects.append(ToClient((input_required_line(message.id, state),)))
+                effects.append(reply((input_required_line(message.id, state),), message.id))
                 return
         held = Held(request, size, clock.now_ns + HELD_NS)
         if modern or not self._proof.pending or self._held_bytes + size > self._limits.held_bytes:
@@ -322,8 +323,7 @@ class Session:
             effects.append(ToClient((ping_line(challenge),)))
 
     def _client_response(self, message: Message, line: Line | None, clock: Clock, effects: list[Effect]) -> None:
-        end = line.end if line is not None else 0
-        if self._proof.answered(message.id, end):
+        if self._proof.answered(message.id, 0 if line is None else line.end):
             while self._held:
                 self._drop_held(self._held.popleft(), clock, effects)
             while self._unshown:
@@ -333,8 +333,7 @@ class Session:
             if message.id != self._proof.secret:
                 self._mediator.stray(message, Cause.NOT_OUTSTANDING, clock)
             return
-        start = line.start if line is not None else 0
-        if not self._proof.holds(start):
+        if not self._proof.holds(0 if line is None else line.start):
             self._mediator.stray(message, Cause.UNPROVEN, clock)
             return
         del self._asked[message.id]
@@ -345,14 +344,15 @@ class Session:
         match outcome:
             case Refuse(refusal=refusal, request_id=request_id, answer=answer, end=end):
                 if answer and request_id is not None:
-                    effects.append(ToClient((refuse(request_id, refusal),)))
+                    effects.append(reply((refuse(request_id, refusal),), request_id, REFUSED))
                 if end:
                     self._end(refusal.cause.value, refusal.text, effects)
             case Malformed(error=error) if error.request_id is None and error.rpc_code not in ANSWERED_WITH_NULL:
                 pass  # a notification: it was recorded, and nobody waits for an answer
             case Malformed(error=error, decision=decision):
                 data = {"cause": error.cause.value, "decision": decision, **(error.data or {})}
-                effects.append(ToClient((error_line(error.request_id, error.rpc_code, error.message, data),)))
+                text = error_line(error.request_id, error.rpc_code, error.message, data)
+                effects.append(reply((text,), error.request_id, error.rpc_code))
             case _:
                 msg = f"not a refusal: {outcome!r}"
                 raise TypeError(msg)
@@ -382,7 +382,7 @@ class Session:
         except (WireError, AuditUnavailableError) as error:
             self._refused(self._mediator.refuse(request, *unshown(error), clock), effects)
         else:
-            effects.append(ToClient(chunks))
+            effects.append(reply(chunks, message.id, message.error["code"] if message.kind is Kind.ERROR else 0))
 
     def _result_refused(self, request: CallRequest, head: ResultHead, clock: Clock) -> tuple[Cause, str] | None:
         """Bind what the result hands out, learn the era from it; say why it may not be shown."""

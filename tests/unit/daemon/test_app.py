@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attestd.audit.query import Filters, query
-from attestd.daemon.app import caller_body
+from attestd.daemon.opening import caller_body
 from attestd.errors import (
     AttestdError,
     AuditUnavailableError,
