@@ -114,6 +114,7 @@ class Bridge:
         self._first = body
         if method == "server/discover":
             if self._eras.modern is False:
+                self._waiting.append(body)
                 return self._ask_legacy()
             self.stage = Stage.DISCOVER
             return [Send(body, line)]

@@ -15,7 +15,10 @@ import threading
 ERRORS = {
     "legacy": ("server/discover", {"code": -32601, "message": "Method not found"}),
     "quiet": ("server/discover", None),
-    "modern": ("initialize", {"code": -32022, "message": "Unsupported", "data": {"supported": ["2026-07-28"], "requested": "2025-11-25"}}),
+    "modern": (
+        "initialize",
+        {"code": -32022, "message": "Unsupported", "data": {"supported": ["2026-07-28"], "requested": "2025-11-25"}},
+    ),
 }
 
 
@@ -43,7 +46,9 @@ def main(era: str, *command: str) -> None:
             child.stdin.flush()
         elif error is not None:
             with lock:
-                sys.stdout.buffer.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}).encode() + b"\n")
+                sys.stdout.buffer.write(
+                    json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": error}).encode() + b"\n"
+                )
                 sys.stdout.buffer.flush()
     child.stdin.close()
     thread.join()
