@@ -19,6 +19,7 @@ from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts, Verdict
 from attestd.decision.subject import Subject
 from attestd.enforcement.session import Session
+from attestd.enforcement.shared import Attached
 from attestd.errors import Cause
 from attestd.evidence.model import Evidence, Peer
 from attestd.evidence.protocol import Watch
@@ -144,7 +145,7 @@ class SessionCaller:
         self._subject = self._desk.engine.subject(self.result, self.evidence, found)
 
 
-class Channel(Protocol):
+class Channel(Attached, Protocol):
     """What carries a session: a connection, or HTTP requests."""
 
     @property

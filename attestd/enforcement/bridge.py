@@ -33,6 +33,8 @@ from attestd.enforcement.bridge_effects import (
 )
 from attestd.enforcement.bridge_legacy import LegacyClient
 from attestd.enforcement.bridge_modern import ModernClient
+from attestd.enforcement.effects import UnansweredError
+from attestd.errors import Cause
 from attestd.wire.lookalike import META, META_REVISION
 from attestd.wire.model import Json, Kind, WireError
 from attestd.wire.server import ServerMessage, result_of
@@ -155,6 +157,8 @@ class Bridge:
         if request_id == self._first.get("id") and self.stage is Stage.INITIALIZE:
             self.stage = Stage.OPEN
         elif self._expects(request_id):
+            if isinstance(error, UnansweredError) and error.cause is not Cause.SERVER_MALFORMED:
+                return self._unreachable(error)
             return self._found(None, {"code": 0, "message": error.message})
         return [Refused(request_id, error)]
 
@@ -234,6 +238,13 @@ class Bridge:
         self._eras.legacy = True
         self._translation = ModernClient(self._setting, result)
         return self._bridged([notice("notifications/initialized")])
+
+    def _unreachable(self, error: WireError) -> list[BridgeEffect]:
+        """The question was not answered because nobody was there: that says nothing of the eras."""
+        waiting, self._waiting, self.stage = self._waiting, [], Stage.OPEN
+        if self._first not in waiting:
+            waiting.insert(0, self._first)
+        return [Refused(body["id"], error) for body in waiting if "id" in body]
 
     def _neither(self, method: str, error: Json) -> list[BridgeEffect]:
         """The server speaks neither era with us: what was remembered is wrong, and the client is told."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from attestd.enforcement.effects import UnansweredError
 from attestd.errors import Cause
 from attestd.wire.model import Json, Limits, WireError
 from attestd.wire.serialise import to_line
@@ -66,7 +67,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 def mismatch(request_id: Id, text: str) -> Refused:
     """What one era has and the other has not."""
-    return Refused(request_id, WireError(Cause.ERA, text, request_id=request_id))
+    return Refused(request_id, UnansweredError(Cause.ERA, text, request_id=request_id, sent=False))
 
 
 class Speaker:

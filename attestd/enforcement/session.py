@@ -36,6 +36,7 @@ from attestd.enforcement.effects import (
     no,
     raiser,
     reply,
+    unanswered,
     unshown,
     whole,
     without_echo,
@@ -176,12 +177,11 @@ class Session:
         return effects
 
     def server_malformed(self, request_id: str | int, error: WireError, clock: Clock) -> list[Effect]:
-        """The server's answer to this request is not MCP: the request is refused. Anything else changes nothing."""
+        """The server's answer to this request is not MCP, or will not come: the request is refused."""
         effects: list[Effect] = []
         entry = None if self.state is State.ENDED else self.outstanding.pop(request_id, None)
-        if entry is not None:
-            cause = Cause.ERA if error.cause is Cause.ERA else Cause.SERVER_MALFORMED
-            self._refused(self._mediator.refuse(entry.request, cause, error.message, clock), effects)
+        if entry is not None and not entry.cancelled:
+            self._refused(unanswered(self._mediator, entry.request, error, clock), effects)
         self._settle(effects)
         return effects
 
