@@ -38,7 +38,7 @@ from attestd.errors import Cause
 from attestd.wire.lookalike import META, META_REVISION
 from attestd.wire.model import Json, Kind, WireError
 from attestd.wire.server import ServerMessage, result_of
-from attestd.wire.translate import envelope, initialize_params, meta_of, speaks_modern
+from attestd.wire.translate import envelope, initialize_params, is_whole, meta_of, probe, speaks_modern
 
 DISCOVER: Final = "attestd-discover"
 INITIALIZE: Final = "attestd-initialize"
@@ -131,7 +131,7 @@ class Bridge:
         if self._first.get("method") == "initialize":
             meta = envelope(self._first.get("params") or {}, None)
         else:
-            meta = {key: value for key, value in meta_of(self._first.get("params")).items() if key != "progressToken"}
+            meta = probe(meta_of(self._first.get("params")), self._setting.own)
         return [request(DISCOVER, "server/discover", {META: meta})]
 
     def _ask_legacy(self) -> list[BridgeEffect]:
@@ -210,6 +210,9 @@ class Bridge:
         if message is not None and (speaks_modern(result) or (result is None and error["code"] in MODERN_ERRORS)):
             self._eras.modern = True
             return self._pass([Show(message)])
+        if message is not None and not is_whole(meta_of(self._first.get("params"))):
+            self.stage = Stage.OPEN  # what the client asked was wrong in itself, so the answer tells nothing
+            return [Show(message), *self._replay()]
         self._eras.modern = False
         self._refused = message
         self._waiting.insert(0, self._first)

@@ -40,7 +40,7 @@ from attestd.wire.http_rules import (
     demand_token,
     is_modern,
 )
-from attestd.wire.methods import CHALLENGED, REVISIONS, client_row, revision_of
+from attestd.wire.methods import REVISIONS, client_row, revision_of
 from attestd.wire.model import Era, Kind, Limits, Message, WireError
 from attestd.wire.parse import parse_message
 
@@ -196,13 +196,17 @@ class HttpFront:
                 self._pooled(exchange, server, line, message, modern=True)
 
     def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
-        """Whether it may be older than the attestation, and its answer cannot carry a challenge."""
+        """Whether it may be older than the attestation: then it is asked for again, at a secret address.
+
+        The other challenge of the modern era, a result that asks for a retry, is seen by callers and not only by their
+        HTTP library, and not every method can be answered with it.
+        """
         request, caller = exchange.request, exchange.connection.caller
         told = (parse_qs(request.query).get("proof") or [""])[0]
         if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
             caller.marks.shown(request.start)
         row = client_row(message.method or "")
-        waits = row is not None and row.effectful and row.name not in CHALLENGED and not told
+        waits = row is not None and row.effectful and not told
         return waits and request.start < caller.marks.old
 
     def _redirect(self, exchange: HttpExchange, server: str) -> None:

@@ -102,6 +102,21 @@ def envelope(initialize: Body, level: str | None) -> Body:
     return answer
 
 
+def is_whole(meta: Body) -> bool:
+    """Whether ``_meta`` has what a modern server demands of every request."""
+    return meta.get(META_REVISION) == MODERN and type(meta.get(META_CAPABILITIES)) is dict
+
+
+def probe(meta: Body, own: Body) -> Body:
+    """The ``_meta`` of a question of ours, on behalf of a client that sent this one, whatever that lacks."""
+    capabilities, info = meta.get(META_CAPABILITIES), meta.get(META_CLIENT)
+    return {
+        META_REVISION: MODERN,
+        META_CAPABILITIES: capabilities if type(capabilities) is dict else {},
+        META_CLIENT: info if type(info) is dict else own,
+    }
+
+
 def without_envelope(params: Body) -> Body:
     """Params for a legacy server: without what only the modern era has in ``_meta``."""
     meta = {key: value for key, value in meta_of(params).items() if key not in ENVELOPE}

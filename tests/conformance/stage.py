@@ -20,6 +20,8 @@ import msgspec
 from tests.conformance.installed import Installed
 
 START_S = 20.0
+PLAIN = Path(__file__).parent / "programs" / "plain"
+"""Put on PYTHONPATH, it lets a server parse HTTP as it does where attestd is not installed."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ def everything(installed: Installed) -> Server:
         name="everything",
         command=(sys.executable, "-m", "mcp_everything_server", "--port", "{port}", "--log-level", "ERROR"),
         path="/mcp",
-        env=(("PYTHONPATH", str(installed.everything)), ("PYTHONWARNINGS", "ignore")),
+        env=(("PYTHONPATH", f"{installed.everything}{os.pathsep}{PLAIN}"), ("PYTHONWARNINGS", "ignore")),
     )
 
 
