@@ -328,13 +328,15 @@ class Daemon:
             opened: OpenBelow = partial(self._open_stream, front.settings)
             if front.shared is not None:
                 opened = front.shared.attach
-            if not front.settings.bridge:
+            if front.settings.bridge == "never":
                 return await opened(connection)
             caller = self.sessions[connection].caller
             limits, eras, shared = self.settings.limits.wire(), front.eras, False
             if front.shared is not None:
                 eras, shared = shared_eras(), True
-            return await bridged(self.loop, connection, eras, limits, caller.accepts, opened, shared=shared)
+            always = front.settings.bridge == "always"
+            bridge = partial(bridged, self.loop, connection, eras, limits, caller.accepts, opened)
+            return await bridge(shared=shared, always=always)
         except AttestdError as error:
             front.trouble = error.message
             self.trouble(error.message)
@@ -343,7 +345,7 @@ class Daemon:
     async def _open_below_shared(self, front: Front, owner: BridgedOwner) -> Link:
         """The one back end of a shared server; it may speak either era. It gets no questions to anybody."""
         opened = partial(self._open_stream, front.settings)
-        if not front.settings.bridge:
+        if front.settings.bridge == "never":
             return await opened(owner)
         return await bridged(self.loop, owner, front.eras, self.settings.limits.wire(), lambda _: False, opened)
 

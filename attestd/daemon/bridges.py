@@ -29,11 +29,13 @@ async def bridged(  # noqa: PLR0917 - what a bridge needs, and the link that it 
     open_link: OpenBelow,
     *,
     shared: bool = False,
+    always: bool = False,
 ) -> BridgedLink:
     """Open a link with a bridge before it. Raises what ``open_link`` raises."""
     setting = Setting(
         limits=limits,
         shared=shared,
+        always=always,
         own={"name": "attestd", "version": __version__},
         new_state=lambda: f"attestd-{secrets.token_urlsafe(24)}",
         allows=allows,

@@ -128,8 +128,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Only `caller` in user mode: servers run as you."""
     shared: bool = False
     """One back end for all callers instead of one for each connection."""
-    bridge: bool = True
-    """Translate for clients that speak only the other protocol era than the server."""
+    bridge: Literal["auto", "always", "never"] = "auto"
+    """Translation for clients of the other protocol era. `auto`: unless the client may fall back to the server's era by
+    itself; `always`: for clients, too, that speak 2026-07-28 only but ask `server/discover` first; `never`."""
 
 
 class _ServerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -239,6 +240,7 @@ def write_server(directory: Path, server: ServerSettings) -> Path:
         f"cwd = {_toml(server.cwd)}",
         f"run_as = {_toml(server.run_as)}",
         f"shared = {str(server.shared).lower()}",
+        f"bridge = {_toml(server.bridge)}",
     ]
     if server.peer != BackPeer():
         lines.append("[server.peer]")

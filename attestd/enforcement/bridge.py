@@ -6,7 +6,9 @@ by the first thing it hears:
 1. ``initialize``: it is passed on. If the server answers it, nothing is translated. If it refuses and answers
    ``server/discover``, it is modern only, and the client gets its answer from that.
 2. ``server/discover``: likewise. If the server answers with the modern revision, or with an error that only a modern
-   server knows, nothing is translated. Anything else, also silence, is a legacy server: attestd says ``initialize``.
+   server knows, nothing is translated. Anything else, also silence, is a legacy server. A client that speaks both eras
+   now says ``initialize``, and is better served by that; so the refusal is passed on, unless the server is declared
+   ``bridge = "always"``. Where the server is silent, or is so declared, attestd says ``initialize`` itself.
 3. Another modern request: attestd asks ``server/discover`` first, for a legacy server might carry the request out.
 
 What was found is remembered for the server as long as it is configured so, and asked again when it proves wrong. While
@@ -115,7 +117,7 @@ class Bridge:
             return [Send(body, line)]
         self._first = body
         if method == "server/discover":
-            if self._eras.modern is False:
+            if self._eras.modern is False and self._setting.always:
                 self._waiting.append(body)
                 return self._ask_legacy()
             self.stage = Stage.DISCOVER
@@ -214,6 +216,9 @@ class Bridge:
             self.stage = Stage.OPEN  # what the client asked was wrong in itself, so the answer tells nothing
             return [Show(message), *self._replay()]
         self._eras.modern = False
+        if not self._setting.always and message is not None:
+            self.stage = Stage.OPEN
+            return [Show(message), *self._replay()]
         self._refused = message
         self._waiting.insert(0, self._first)
         return self._ask_legacy()

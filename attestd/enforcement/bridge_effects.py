@@ -57,6 +57,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     shared: bool
     """The back end has other callers: nothing may be set on it."""
+    always: bool
+    """Answer ``server/discover`` for a legacy server: else its own refusal is passed on, on which a client that speaks
+    both eras says ``initialize``, and loses nothing to a translation."""
     own: Body
     """clientInfo of attestd, where a client names none."""
     new_state: Callable[[], str]

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
+RETRY_MS: Final = 1000
+"""How long a client whose stream was cut should wait before it resumes, milliseconds."""
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -59,8 +61,8 @@ def event(chunks: Chunks, *, event_id: str = "", name: str = "message") -> list[
 
 
 def priming(event_id: str) -> bytes:
-    """An event that says nothing but from where the stream can be resumed (2025-11-25)."""
-    return f"id: {event_id}\ndata: \n\n".encode("ascii")
+    """An event that says nothing but from where the stream can be resumed, and how soon (2025-11-25)."""
+    return f"id: {event_id}\nretry: {RETRY_MS}\ndata: \n\n".encode("ascii")
 
 
 def chunked(parts: Chunks) -> list[bytes | memoryview]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.conformance import matrix, suites
 from tests.conformance.expected import Difference, entries, judge
-from tests.conformance.installed import HERE, PLACE, Installed, install
+from tests.conformance.installed import PLACE, Installed, install
 from tests.conformance.mediated import HAS_TCP, TRANSPORTS, Attestd, attestd
 from tests.conformance.stage import everything, everything_stdio, listening
 
@@ -67,13 +67,13 @@ class Run:
 
     def client(self) -> None:
         """The client suites."""
-        command = shlex.join([sys.executable, str(self.installed.conformance_client)])
-        through = shlex.join([sys.executable, str(HERE / "through.py"), str(self.installed.conformance_client)])
+        command = [sys.executable, "-m", "tests.conformance.through"]
+        program = str(self.installed.conformance_client)
         for suite in suites.CLIENT:
-            direct = suites.client(self.installed, suite, command)
+            direct = suites.client(self.installed, suite, shlex.join([*command, "direct", program]))
             shown = "not run"
             if self.mediated and HAS_TCP and "http" in TRANSPORTS:
-                mediated = suites.client(self.installed, suite, through, {"PYTHONPATH": str(HERE.parents[1])})
+                mediated = suites.client(self.installed, suite, shlex.join([*command, "attestd", program]))
                 self._compare(suite, direct, mediated)
                 shown = suites.summary(mediated)
             line(f"{suite.name:<28} direct: {suites.summary(direct):<32} through attestd: {shown}")

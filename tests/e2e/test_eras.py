@@ -62,6 +62,7 @@ def _desk() -> Iterator[Desk]:
         everything = [sys.executable, str(SUPPORT / "sdk_server.py")]
         for name, era, shared in (
             ("old", "legacy", False),
+            ("old-auto", "legacy", False),
             ("quiet", "quiet", False),
             ("new", "modern", False),
             ("old-part", "legacy", False),
@@ -69,13 +70,14 @@ def _desk() -> Iterator[Desk]:
             ("old-shared", "legacy", True),
             ("new-shared", "modern", True),
         ):
-            keys = {"bridge": False} if name == "own" else {}
+            keys = {"bridge": {"own": "never", "old-auto": "auto"}.get(name, "always")}
             command = [sys.executable, str(SUPPORT / "one_era.py"), era, *everything]
             instance.server(name, command=command, shared=shared, **keys)
         instance.ctl("reload")
         for name, words in (
             ("old", (*EVERY, *ASKS)),
             ("quiet", EVERY),
+            ("old-auto", EVERY),
             ("new", (*EVERY, *ASKS)),
             ("old-part", ("--tool", "add", "--tool", "greet")),
             ("own", EVERY),
@@ -164,6 +166,12 @@ def test_a_question_that_no_grant_accepts(desk: Desk):
     assert asked["data"]["cause"] == "server_request"
     assert asked["data"]["code"]
     assert added == {"ok": "2"}
+
+
+def test_a_client_that_may_fall_back(desk: Desk):
+    """By default a client that asks server/discover is left to fall back, and one that does not ask is translated for."""
+    assert desk.good("auto", "old-auto", ["era"]) == ["2025-11-25"]
+    assert desk.good(MODERN, "old-auto", ["call", "add", {"a": 1, "b": 1}]) == ["2"]
 
 
 def test_without_the_bridge(desk: Desk):
