@@ -75,6 +75,7 @@ async def test_one_connection_carries_many_requests(peer: HttpPeer, connection: 
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA b: c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA\x00: c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"c" * 70_000,
