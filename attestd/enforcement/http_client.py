@@ -24,6 +24,7 @@ IDLE_S: Final = 2.0
 IDLE_MAX: Final = 4
 TLS_S: Final = 10.0
 REDIRECTS: Final = 3
+REDIRECT_BYTES: Final = 64 * 1024
 _KEEPS_METHOD: Final = frozenset({307, 308})
 _REDIRECT: Final = frozenset({300, 301, 302, 303, 305, 307, 308})
 
@@ -100,7 +101,10 @@ class HttpClient:
             exchange = await self._once(method, at, headers, body, repeatable=repeatable)
             if exchange.answer.status not in _REDIRECT:
                 return exchange
-            exchange.close()
+            try:
+                await exchange.content(REDIRECT_BYTES)
+            finally:
+                exchange.close()
             at = self._redirected(at, exchange.answer, method)
         raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
 

@@ -52,6 +52,10 @@ class Answer:
         values = set(self._headers.get(name, ()))
         return values.pop() if len(values) == 1 else None
 
+    def has(self, name: str) -> bool:
+        """Whether the header is there."""
+        return name in self._headers
+
     @property
     def media(self) -> str:
         """The media type without its parameters, in lower case."""
@@ -137,6 +141,8 @@ class HttpConnection(asyncio.Protocol):
         self._woken()
 
     def _checked(self, answer: Answer) -> Answer:
+        if answer.has("transfer-encoding") and answer.has("content-length"):
+            raise self._broken("it has a length beside chunks")
         encoding = answer.header("content-encoding")
         if encoding is not None and encoding.strip().lower() != "identity":
             raise self._broken(f"its content is encoded ({encoding[:32]!a}), which was not asked for")
