@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench lock clean recorder recorder-verify
+.PHONY: run test check fix bench conformance lock clean recorder recorder-verify
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -29,6 +29,11 @@ BENCH ?= full
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(BENCH)
 
+# Installs Node 22, the suites and the npm servers below .conformance, from npm, with the digests of package-lock.json.
+CONFORMANCE ?=
+conformance: $(READY)
+	$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -51,7 +56,7 @@ recorder-verify:
 	  else echo "the committed object is not what its source builds with $$($(CLANG) --version | head -1)" >&2; exit 1; fi
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench-results .conformance
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "attestd needs Python 3.11 or newer, found %s: set PYTHON=" % sys.version.split()[0])'

@@ -138,6 +138,7 @@ class Cause(StrEnum):
     UNKNOWN_METHOD = "unknown_method"
     NOT_OUTSTANDING = "not_outstanding"  # a response, cancellation or progress that matches nothing of this caller
     NOT_FOUND = "not_found"  # a task, subscription or session that is not this caller's
+    ERA = "era"  # what one protocol era has and the other has not, between a client and a server of different eras
     SHARED_STATE = "shared_state"  # would change a shared server for its other callers
     # limits and the world
     LIMIT_CONNECTIONS = "limit_connections"

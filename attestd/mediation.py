@@ -78,7 +78,7 @@ def attest(kernel: Kernel, sock_fd: int, peer: Peer, appraiser: Appraiser) -> At
         # 2 appraise; a relay brings its standard input along, so whoever can write to that is evidence too
         result = appraiser.appraise(evidence)
         if result.classes[0] is LinkClass.RELAY:
-            evidence = msgspec.structs.replace(evidence, input=kernel.input_holders(peer.pid))
+            evidence = msgspec.structs.replace(evidence, input=kernel.input_holders(evidence.peer.pid))
             result = appraiser.appraise(evidence)
         collected.watch.pin_accountable(result.accountable)
     except BaseException:

@@ -78,6 +78,12 @@ CAPS: dict[str, CapRule] = {
         "Let the client keep the standard input of attestd-connect open.",
     ),
     "pid-only": CapRule(0, "The kernel named the peer by number only; another process may carry that number now."),
+    "tcp-shared": CapRule(
+        0,
+        "Several processes hold the caller's TCP socket, or held it: any of them may have written.",
+        "Use the Unix socket, where the kernel names the writer of every message.",
+    ),
+    "tcp-exec": CapRule(0, "The caller executed another program after it connected over TCP.", "Connect again."),
     "uid-ambiguous": CapRule(0, "The processes of the call belong to two ordinary users; neither is the weaker one."),
     # 1: exact bytes, but not beyond the caller's reach
     "image-claimed": CapRule(
@@ -104,6 +110,16 @@ CAPS: dict[str, CapRule] = {
         1, "A search path may lead the process to other code.", "Start it without that variable or option."
     ),
     "foreign-mount-namespace": CapRule(1, "The process sees other files than the top of its chain does."),
+    "tcp-writer": CapRule(
+        1,
+        "The caller came over TCP, where the kernel does not name the writer of a message.",
+        "Use the server's Unix socket, or attestd-connect.",
+    ),
+    "tcp-exec-unknown": CapRule(
+        1,
+        "Whether the caller executed another program after it connected over TCP is not known.",
+        "Install the kernel recorder, or use the Unix socket.",
+    ),
     "launcher": CapRule(
         1,
         "Another program started the accountable client; it may drive it.",

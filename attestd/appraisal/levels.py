@@ -16,6 +16,7 @@ from attestd.appraisal.model import CallerKind, LinkClass, Reason
 from attestd.appraisal.posture import caps as posture_caps
 from attestd.appraisal.words import escape, short_name
 from attestd.evidence.model import Evidence, FileFacts, Link, Origin
+from attestd.evidence.tcp import TcpPeer
 
 _MEMBERS = (LinkClass.RELAY, LinkClass.PASS, LinkClass.EDGE)
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "virtiofs"})
@@ -69,8 +70,21 @@ def _about_peer(evidence: Evidence) -> Iterator[Reason]:
     source = evidence.peer.source
     if source == "pid":
         yield reason("inspected")
+    elif isinstance(evidence.tcp, TcpPeer):
+        yield from _about_tcp(evidence.tcp)
     elif source not in ("peerpidfd", "proved"):
         yield reason("pid-only")
+
+
+def _about_tcp(tcp: TcpPeer) -> Iterator[Reason]:
+    """Missing is not false: what was not looked for counts as found."""
+    yield reason("tcp-writer")
+    if tcp.shared is not False:
+        yield reason("tcp-shared")
+    if tcp.exec_changed:
+        yield reason("tcp-exec")
+    elif tcp.exec_changed is None:
+        yield reason("tcp-exec-unknown")
 
 
 def _about_namespaces(evidence: Evidence, link: Link, name: str) -> Iterator[Reason]:

@@ -8,7 +8,6 @@ builds everything new that can be refused first, and changes nothing if any of i
 from __future__ import annotations
 
 import asyncio
-import secrets
 import socket
 import time
 from collections import deque
@@ -25,32 +24,39 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
-from attestd.audit.refusals import Refusals
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import Backs, ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
+from attestd.daemon.http import HttpFronts
+from attestd.daemon.http_backs import HttpBacks
 from attestd.daemon.installation import Installation, find_installation
+from attestd.daemon.links import Links
+from attestd.daemon.opening import challenge, open_session
 from attestd.daemon.paths import Paths, policy_directory, private_directory
 from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.refusing import Refusing
 from attestd.daemon.relays import taken
-from attestd.daemon.sessions import SessionCaller, SessionInfo
+from attestd.daemon.server_notes import ServerNotes
+from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
-from attestd.decision.model import Deny, ServerFacts, ToolFacts
+from attestd.decision.model import Deny, ToolFacts
 from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.connection import Connection, Link
-from attestd.enforcement.link import LinkOwner, StreamLink
-from attestd.enforcement.listener import Admission, Listener, listen
+from attestd.enforcement.bridge_effects import Eras
+from attestd.enforcement.connection import Connection
+from attestd.enforcement.first_byte import FirstBytes
+from attestd.enforcement.listener import Admission, Listener, OpenSession, listen
 from attestd.enforcement.proof import Proof
-from attestd.enforcement.session import Session
 from attestd.enforcement.shared import SharedServer
+from attestd.enforcement.tcp_listener import dressed
 from attestd.enforcement.workers import Workers
 from attestd.errors import AttestdError, AuditUnavailableError, Cause, NothingToDoError
+from attestd.evidence.acceptors import Acceptors
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
 from attestd.evidence.recorder import Recorder
 from attestd.grants.model import Grant
 from attestd.launch.protocol import Launcher
-from attestd.mediation import Attested, Mediator
+from attestd.mediation import Attested
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
 
@@ -68,7 +74,11 @@ class Front(msgspec.Struct, kw_only=True):
     listener: Listener
     path: Path
     bindings: Bindings
+    silent: FirstBytes
+    """Connections that have said nothing yet."""
     shared: SharedServer | None = None
+    eras: Eras = msgspec.field(default_factory=Eras)
+    """What is known of the eras of its back end."""
     image: ServerImage | None = None
     trouble: str = ""
 
@@ -76,7 +86,17 @@ class Front(msgspec.Struct, kw_only=True):
 class Daemon:
     """One running attestd. Everything but evidence collection happens on the loop's thread."""
 
-    def __init__(self, *, paths: Paths, kernel: Kernel, recorder: Recorder, launcher: Launcher, host_id: str) -> None:
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        kernel: Kernel,
+        recorder: Recorder,
+        launcher: Launcher,
+        host_id: str,
+        acceptors: Acceptors | None = None,
+    ) -> None:
+        """Without ``acceptors``, servers on loopback TCP cannot be attested and are refused."""
         self.paths = paths
         self.recorder = recorder
         self.kernel = kernel
@@ -86,13 +106,13 @@ class Daemon:
         self.workers = Workers(WORKERS, "evidence")
         self.errors: deque[tuple[datetime, str]] = deque(maxlen=LAST_ERRORS)
         self.fronts: dict[str, Front] = {}
-        self.sessions: dict[Connection, SessionInfo] = {}
+        self.sessions: dict[Channel, SessionInfo] = {}
         self.tools: dict[str, dict[str, ToolFacts]] = {}
-        self.generation = 0
-        self.grants_version = 0
+        self.generation = self.grants_version = 0
         self.installation: Installation = find_installation()
+        self.links = Links(self)
+        self.refusals = Refusing(self)
         self._timers: list[asyncio.TimerHandle] = []
-        self._refusals: dict[int, Refusals] = {}
         private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
         private_directory(paths.state, 0o700)
         self.settings: Settings = load_settings(paths.config_file)
@@ -113,20 +133,15 @@ class Daemon:
             self.audit.close()
             raise
         try:
-            self.backs = Backs(
-                loop=self.loop,
-                launcher=launcher,
-                kernel=kernel,
-                workers=self.workers,
-                attest_seconds=lambda: self.settings.limits.attest_seconds,
-                seen=self._server_seen,
-            )
+            self.backs, self.http_backs = self._made_backs(acceptors)
+            self.http = HttpFronts(self)
             self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
             self._activate(self.policy)
             private_directory(paths.runtime, 0o700 if paths.user_mode else 0o755)
             private_directory(paths.sockets, 0o700 if paths.user_mode else 0o755)
             for server in servers.values():
                 self.open_front(server)
+            self.http.listen(self.settings.listen.port)
         except BaseException:
             self._close_fronts()
             self.approvals.close()
@@ -134,6 +149,26 @@ class Daemon:
             raise
         self._later(SWEEP_S, self._sweep)
         self._later(FLUSH_S, self._flush)
+
+    def _made_backs(self, acceptors: Acceptors | None) -> tuple[Backs, HttpBacks]:
+        notes = ServerNotes(self)
+        backs = Backs(
+            loop=self.loop,
+            launcher=self.launcher,
+            kernel=self.kernel,
+            workers=self.workers,
+            attest_seconds=lambda: self.settings.limits.attest_seconds,
+            seen=notes.seen,
+        )
+        http = HttpBacks(
+            loop=self.loop,
+            backs=backs,
+            acceptors=acceptors,
+            pins=self.approvals.store,
+            pinned=notes.pinned,
+            state=notes.state,
+        )
+        return backs, http
 
     # -- for sessions (``sessions.Desk``) ---------------------------------------------------------------------------
 
@@ -165,69 +200,75 @@ class Daemon:
         """Listen for one server. Raises ConfigurationError."""
         path = self.paths.sockets / f"{server.name}.sock"
         sock = listen(path)
-        listener = Listener(
+        listener = self.listener(sock, server.name, partial(self._await_framing, server.name))
+        front = Front(settings=server, listener=listener, path=path, bindings=Bindings(), silent=FirstBytes(self.loop))
+        if server.shared:
+            limits = self.settings.limits.wire()
+            front.shared = SharedServer(self.loop, partial(self.links.below_shared, front), limits, __version__)
+        self.fronts[server.name] = front
+        return front
+
+    def listener(self, sock: socket.socket, server: str, opened: OpenSession) -> Listener:
+        """Accept and attest on one listening socket."""
+        return Listener(
             loop=self.loop,
             sock=sock,
-            server=server.name,
+            server=server,
             kernel=self.kernel,
             appraiser=lambda: self.appraiser,
             workers=self.workers,
             attest_seconds=lambda: self.settings.limits.attest_seconds,
             admission=self.admission,
-            open_session=partial(self._open_session, server.name),
-            refused=self._turned_away,
+            open_session=partial(self._opened, opened),
+            refused=self.refusals.turned_away,
+            dressed=dressed,
         )
-        front = Front(settings=server, listener=listener, path=path, bindings=Bindings())
-        if server.shared:
-            limits = self.settings.limits.wire()
-            front.shared = SharedServer(self.loop, partial(self._open_stream, server), limits, __version__)
-        self.fronts[server.name] = front
-        return front
 
     def close_front(self, name: str, cause: Cause, text: str) -> Front:
         """Stop serving one server; its sessions end."""
         front = self._front(name)
         del self.fronts[name]
         front.listener.close()
+        front.silent.close()
         front.path.unlink(missing_ok=True)
         for connection, info in list(self.sessions.items()):
             if info.server == name:
                 connection.close(cause, text)
         if front.shared is not None:
             front.shared.close()
+        self.http_backs.forget(name)
         self.tools.pop(name, None)
         return front
 
-    def _server_seen(self, name: str, image: ServerImage) -> None:
-        """An attested back end, before a byte is passed to it."""
-        front = self.fronts.get(name)
-        if front is not None:
-            front.image = image
-            front.trouble = ""
-        self.record(
-            Entry(
-                kind="hop",
-                server=name,
-                method="server",
-                verdict="ok",
-                pid=image.pid,
-                uid=image.uid,
-                detail={"image": image.describe},
-            )
-        )
-
     # -- sessions ---------------------------------------------------------------------------------------------------
 
-    def _open_session(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+    def _opened(self, opened: OpenSession, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
         try:
-            self._start_session(self._front(server), sock, peer, attested, old_bytes)
+            opened(sock, peer, attested, old_bytes)
         except BaseException as error:
-            attested.watch.close()
-            sock.close()
-            self.admission.leave(peer.uid)
+            self._dismiss(sock, peer, attested)
             if not isinstance(error, AttestdError):
                 raise
-            self.trouble(f"cannot open a session on {server}: {error.message}")
+            self.trouble(f"cannot open a session: {error.message}")
+
+    def _dismiss(self, sock: socket.socket, peer: Peer, attested: Attested) -> None:
+        attested.watch.close()
+        sock.close()
+        self.admission.leave(peer.uid)
+
+    def _await_framing(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+        """The first byte of a connection decides what is spoken on it."""
+
+        def spoken(http: bool) -> None:
+            def opened(*_: object) -> None:
+                if http:
+                    self.http.on_unix(self._front(server).settings.name, sock, attested, old_bytes)
+                else:
+                    self._start_session(self._front(server), sock, peer, attested, old_bytes)
+
+            self._opened(opened, sock, peer, attested, old_bytes)
+
+        self._front(server).silent.await_one(sock, spoken, partial(self._dismiss, sock, peer, attested))
 
     def _front(self, server: str) -> Front:
         front = self.fronts.get(server)
@@ -236,154 +277,66 @@ class Daemon:
         return front
 
     def _start_session(self, front: Front, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
-        settings = front.settings
-        now_ns = time.time_ns()
-        result = attested.result
-        session_id = secrets.token_hex(6)
-        digest = self.audit.caller(caller_body(attested), now_ns)
-        self.audit.append(
-            Entry(
-                kind="session",
-                id=session_id,
-                session=session_id,
-                server=settings.name,
-                method="open",
-                caller=digest,
-                verdict="ok",
-                uid=peer.uid,
-                pid=peer.pid,
-                detail={"level": result.level},
-            ),
-            now_ns,
-        )
-        caller = SessionCaller(
-            desk=self,
-            server=ServerFacts(name=settings.name, transport=settings.transport),
-            session=session_id,
-            evidence=attested.evidence,
-            result=result,
-            digest=digest,
-            watch=attested.watch,
-            now_ns=now_ns,
-        )
-        limits = self.settings.limits.wire()
-        mediator = Mediator(caller, self.audit, refusals=self.settings.limits.refusals_per_minute)
-        session = Session(
-            mediator=mediator,
-            proof=Proof(
-                relayed=attested.relayed,
-                old_bytes=old_bytes,
-                challenge=f"attestd-{secrets.token_hex(16)}",
-                proven=attested.proven,
-            ),
-            bindings=front.bindings,
-            owner=(result.uid, result.program, result.chain),
-            limits=limits,
-            shared=settings.shared,
-            learn=partial(self._learn, settings.name),
-        )
-        caller.revision = lambda: session.revision
-        caller.calls = lambda: session.calls
+        proof = Proof(relayed=attested.relayed, old_bytes=old_bytes, challenge=challenge(), proven=attested.proven)
+        opened = open_session(self, front, peer, attested, proof=proof, watch=attested.watch)
         connection = Connection(
             loop=self.loop,
             sock=sock,
-            session=session,
+            session=opened.session,
             watch=attested.watch,
             peer_pid=peer.pid,
-            limits=limits,
-            open_link=partial(self._open_link, front),
-            ended=self._session_ended,
+            limits=self.settings.limits.wire(),
+            open_link=partial(self.links.open, front),
+            ended=self._connection_ended,
             take=partial(taken, attested) if attested.relayed else None,
         )
         self.sessions[connection] = SessionInfo(
-            id=session_id,
-            server=settings.name,
+            id=opened.id,
+            server=front.settings.name,
             connection=connection,
-            caller=caller,
-            settle=partial(mediator.settle, end=True),
+            caller=opened.caller,
+            settle=opened.settle,
             peer=peer,
             since=datetime.now(UTC),
         )
 
-    def _session_ended(self, connection: Connection, cause: str, text: str) -> None:
-        info = self.sessions.pop(connection, None)
+    def _connection_ended(self, connection: Connection, cause: str, text: str) -> None:
+        info = self.session_ended(connection, cause, text)
+        if info is not None:
+            self.admission.leave(info.peer.uid)
+
+    def session_ended(self, channel: Channel, cause: str, text: str) -> SessionInfo | None:
+        """Record the end of a session, once."""
+        info = self.sessions.pop(channel, None)
         if info is None:
-            return
-        self.admission.leave(info.peer.uid)
+            return None
+        entry = Entry(
+            kind="session",
+            id=info.id,
+            session=info.id,
+            server=info.server,
+            method="close",
+            caller=info.caller.digest,
+            verdict="end",
+            cause=cause,
+            uid=info.peer.uid,
+            pid=info.peer.pid,
+            detail={"why": text[:256], "calls": channel.session.calls, "denials": channel.session.denials},
+        )
         unwritten = info.settle(time.time_ns())
         if unwritten:
             self.trouble(f"cannot record {unwritten} more refusals of session {info.id}")
-        self.record(
-            Entry(
-                kind="session",
-                id=info.id,
-                session=info.id,
-                server=info.server,
-                method="close",
-                caller=info.caller.digest,
-                verdict="end",
-                cause=cause,
-                uid=info.peer.uid,
-                pid=info.peer.pid,
-                detail={"why": text[:256], "calls": connection.session.calls, "denials": connection.session.denials},
-            )
-        )
+        self.record(entry)
+        return info
 
-    async def _open_link(self, front: Front, connection: Connection) -> Link:
-        try:
-            if front.shared is not None:
-                return await front.shared.attach(connection)
-            return await self._open_stream(front.settings, connection)
-        except AttestdError as error:
-            front.trouble = error.message
-            self.trouble(error.message)
-            raise
-
-    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> StreamLink:
-        back = await self.backs.open(server)
-        return StreamLink(self.loop, back, owner, self.settings.limits.wire())
-
-    def _learn(self, server: str, kind: ListKind, result: dict[str, Any]) -> None:
+    def learn(self, server: str, kind: ListKind, result: dict[str, Any]) -> None:
+        """What the tools of a server are, from its own list."""
         if kind is ListKind.TOOLS:
             hints = {
                 name: msgspec.convert(hint, ToolFacts, from_attributes=True)
                 for name, hint in tool_hints(result).items()
             }
             self.tools.setdefault(server, {}).update(hints)
-
-    def _turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
-        """A connection that never became a session."""
-        self.refused(
-            Entry(
-                kind="session",
-                server=server,
-                method="open",
-                verdict="deny",
-                cause=cause.value,
-                uid=-1 if peer is None else peer.uid,
-                pid=0 if peer is None else peer.pid,
-                detail={"why": text[:256]},
-            )
-        )
-
-    def refused(self, entry: Entry) -> None:
-        """Record a refusal outside sessions, or count it where the same user has many."""
-        if entry.uid not in self._refusals:
-            self._refusals[entry.uid] = Refusals(self.audit, self.settings.limits.refusals_per_minute)
-        try:
-            self._refusals[entry.uid].note(entry, time.time_ns())
-        except AuditUnavailableError as error:
-            self.trouble(error.message)
-
-    def _settle_refusals(self, *, end: bool) -> None:
-        """Record how many there were, where the minute is over."""
-        for uid, refusals in list(self._refusals.items()):
-            try:
-                refusals.settle(time.time_ns(), end=end)
-            except AuditUnavailableError as error:
-                self.trouble(error.message)
-            if refusals.idle:
-                del self._refusals[uid]
 
     def changed(self) -> None:
         """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
@@ -410,6 +363,7 @@ class Daemon:
         settings = load_settings(self.paths.config_file)
         servers = load_servers(self.paths.servers, self.paths.sockets, user_mode=self.paths.user_mode)
         policy = load_policy(policy_directory(), self.paths.policies, self.host_id)
+        self.http.listen(settings.listen.port)
         changes: list[str] = []
         for name in [n for n, f in self.fronts.items() if servers.get(n) != f.settings]:
             self.close_front(name, Cause.SHUTTING_DOWN, "the server's configuration changed")
@@ -444,7 +398,8 @@ class Daemon:
     def _sweep(self) -> None:
         for connection in list(self.sessions):
             connection.tick()
-        self._settle_refusals(end=False)
+        self.refusals.settle(end=False)
+        self.http.front.tick()
         self._later(SWEEP_S, self._sweep)
 
     def _flush(self) -> None:
@@ -461,6 +416,7 @@ class Daemon:
         self._timers.append(self.loop.call_later(seconds, call))
 
     def _close_fronts(self) -> None:
+        self.http.close()
         for name in list(self.fronts):
             self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping")
 
@@ -478,14 +434,10 @@ class Daemon:
         for timer in self._timers:
             timer.cancel()
         self._close_fronts()
+        await self.http_backs.close()
         await self.launcher.close()
         self.workers.shutdown()
-        self._settle_refusals(end=True)
+        self.refusals.settle(end=True)
         self.record(Entry(kind="log", id="stop"))
         self.approvals.close()
         self.audit.close()
-
-
-def caller_body(attested: Attested) -> bytes:
-    """The content-addressed body of a ``caller`` record."""
-    return msgspec.json.encode({"result": attested.result, "evidence": attested.evidence})

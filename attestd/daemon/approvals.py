@@ -137,7 +137,7 @@ class Approvals:
         try:
             return self.pendings.find(code, approver=approver.key, uid=approver.sees, now_ns=time.time_ns())
         except NotPermittedError as error:
-            self._daemon.refused(
+            self._daemon.refusals.note(
                 Entry(
                     kind="admin",
                     method="code",

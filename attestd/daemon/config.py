@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from attestd.daemon.http_settings import http_rules
 from attestd.errors import ConfigurationError
 from attestd.wire.model import Limits
 
@@ -69,12 +70,22 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Empty: derived from the machine id."""
 
 
+class ListenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[listen]``: the loopback port for clients that know only URLs, `http://127.0.0.1:PORT/SERVER/mcp`."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Port on 127.0.0.1 and ::1, for all servers; 0: none. Unix sockets are stronger: TCP names no writer."""
+    origins: tuple[str, ...] = ()
+    """Values of `Origin` that may use HTTP besides the service's own, for pages that you trust."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """attestd.toml."""
 
     limits: LimitSettings = LimitSettings()
     approval: ApprovalSettings = ApprovalSettings()
     identity: IdentitySettings = IdentitySettings()
+    listen: ListenSettings = ListenSettings()
     note: str = ""
     """Shown by ``attestctl status``: what this instance is for."""
 
@@ -86,6 +97,9 @@ class BackPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None: the daemon's own uid, or root."""
     exe_sha256: str | None = None
     """Digest that its executable must have, 64 hex digits; it counts for started servers too."""
+    program: str | None = None
+    """Program digest (executable and script, see `attestctl inspect`), 64 hex digits. None on loopback HTTP: the
+    program that answers first is pinned."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,8 +107,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     name: str
     """What clients and people call it; also the name of its socket."""
-    transport: Literal["stdio", "unix"]
-    """`stdio`: attestd starts `command`; `unix`: it connects to `socket`."""
+    transport: Literal["stdio", "unix", "http", "sse"]
+    """`stdio`: attestd starts `command`; `unix`: it connects to `socket`; `http`: Streamable HTTP at `url`; `sse`:
+    HTTP+SSE of 2024-11-05 at `url`."""
     command: tuple[str, ...] = ()
     """The program and its arguments, for `stdio`."""
     env: dict[str, str] = {}
@@ -102,12 +117,23 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cwd: str = "/"
     """Working directory of the server."""
     socket: str = ""
-    """Absolute path of the server's own socket, for `unix`."""
+    """Absolute path of the server's own socket, for `unix`; with `http` and `sse`: HTTP is spoken over it."""
+    url: str = ""
+    """Address of the server, for `http` and `sse`: `http://` on this machine, `https://` anywhere."""
+    token_file: str = ""
+    """Absolute path of a file whose one line is sent as `Authorization: Bearer`, for `http` and `sse`; mode 0600."""
+    header_files: dict[str, str] = {}
+    """Further headers: name and absolute path of the file whose one line is the value; mode 0600."""
+    ca_file: str = ""
+    """Absolute path of the certificate authorities (PEM) that may vouch for `url`, instead of the system's."""
     peer: BackPeer = BackPeer()
     run_as: str = "caller"
     """Only `caller` in user mode: servers run as you."""
     shared: bool = False
     """One back end for all callers instead of one for each connection."""
+    bridge: Literal["auto", "always", "never"] = "auto"
+    """Translation for clients of the other protocol era. `auto`: unless the client may fall back to the server's era by
+    itself; `always`: for clients, too, that speak 2026-07-28 only but ask `server/discover` first; `never`."""
 
 
 class _ServerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +219,7 @@ def validate_server(server: ServerSettings, path: Path, sockets: Path, *, user_m
         (any("\0" in word for word in words), "command", "a NUL character", "text without NUL"),
         (user_mode and server.run_as != "caller", "run_as", server.run_as, '"caller": user mode starts servers as you'),
         (not user_mode and stdio, "transport", server.transport, '"unix": system mode does not start servers yet'),
+        *http_rules(server),
     )
     for broken, key, found, expected in rules:
         if broken:
@@ -207,17 +234,22 @@ def write_server(directory: Path, server: ServerSettings) -> Path:
         lines.append("command = [" + ", ".join(_toml(word) for word in server.command) + "]")
     if server.env:
         lines.append("env = { " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in server.env.items()) + " }")
-    if server.socket:
-        lines.append(f"socket = {_toml(server.socket)}")
+    texts = ("socket", "url", "token_file", "ca_file")
+    lines += [f"{key} = {_toml(value)}" for key in texts if (value := getattr(server, key))]
+    if server.header_files:
+        pairs = (f"{_toml(k)} = {_toml(v)}" for k, v in server.header_files.items())
+        lines.append("header_files = { " + ", ".join(pairs) + " }")
     lines += [
         f"cwd = {_toml(server.cwd)}",
         f"run_as = {_toml(server.run_as)}",
         f"shared = {str(server.shared).lower()}",
+        f"bridge = {_toml(server.bridge)}",
     ]
-    if server.peer.uid is not None or server.peer.exe_sha256 is not None:
+    if server.peer != BackPeer():
         lines.append("[server.peer]")
         lines += [f"uid = {server.peer.uid}"] if server.peer.uid is not None else []
         lines += [f"exe_sha256 = {_toml(server.peer.exe_sha256)}"] if server.peer.exe_sha256 is not None else []
+        lines += [f"program = {_toml(server.peer.program)}"] if server.peer.program is not None else []
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = directory / f".{server.name}.new"

@@ -21,6 +21,7 @@ from attestd.kernel.linux.connector.fallback import open_fallback
 from attestd.kernel.linux.kernel import LinuxKernel, host_id
 from attestd.kernel.linux.recorder import pins
 from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
+from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
@@ -37,6 +38,7 @@ class Serving:
         self._recorder = FollowedRecorder(
             partial(open_recorder, recorder_root or pins.ROOT), open_fallback if process_events else None
         )
+        self._acceptors = LinuxAcceptors()
         try:
             self.daemon = Daemon(
                 paths=paths,
@@ -44,8 +46,10 @@ class Serving:
                 recorder=self._recorder,
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",
+                acceptors=self._acceptors,
             )
         except BaseException:
+            self._acceptors.close()
             self._recorder.close()
             raise
         loop.set_exception_handler(self._bug_in_loop)
@@ -62,6 +66,7 @@ class Serving:
             self._control.start()
         except BaseException:
             self.daemon.abandon()
+            self._acceptors.close()
             self._recorder.close()
             raise
 
@@ -69,6 +74,7 @@ class Serving:
         """End everything in order."""
         await self._control.close()
         await self.daemon.close()
+        self._acceptors.close()
         self._recorder.close()
 
     def reload_signalled(self) -> None:

@@ -7,6 +7,7 @@ set.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Protocol
@@ -17,13 +18,15 @@ from attestd.appraisal.model import AttestationResult
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts, Verdict
 from attestd.decision.subject import Subject
-from attestd.enforcement.connection import Connection
+from attestd.enforcement.session import Session
+from attestd.enforcement.shared import Attached
 from attestd.errors import Cause
 from attestd.evidence.model import Evidence, Peer
 from attestd.evidence.protocol import Watch
 from attestd.grants.match import match
 from attestd.grants.model import Grant
 from attestd.grants.runs import runs
+from attestd.wire.methods import QUESTIONS
 from attestd.wire.model import CallRequest, Target
 
 HOUR_NS = 3_600_000_000_000
@@ -112,6 +115,11 @@ class SessionCaller:
             self._link(now_ns)
         return self._desk.engine.current(self._subject, now_ns).key
 
+    def accepts(self, method: str) -> bool:
+        """Whether the grants of the caller accept this request of the server, as of now; not recorded."""
+        target = Target(action=QUESTIONS[method], kind="server", name="")
+        return isinstance(self.decide(target, None, time.time_ns()), Permit)
+
     def context(self, now_ns: int, calls: int | None = None) -> RequestContext:
         """The typed context; hour and weekday in UTC, Monday is 0. ``calls``: instead of those so far."""
         hours = now_ns // HOUR_NS
@@ -145,12 +153,29 @@ class SessionCaller:
         self._subject = self._desk.engine.subject(self.result, self.evidence, found)
 
 
+class Channel(Attached, Protocol):
+    """What carries a session: a connection, or HTTP requests."""
+
+    @property
+    def session(self) -> Session:
+        """The session."""
+
+    def tick(self) -> None:
+        """The periodic look."""
+
+    def grants_changed(self) -> None:
+        """Grants or policy are not what they were."""
+
+    def close(self, cause: Cause, text: str) -> None:
+        """End from outside."""
+
+
 class SessionInfo(msgspec.Struct, kw_only=True):
     """One live session, for ``ps`` and for whoever must end it."""
 
     id: str
     server: str
-    connection: Connection
+    connection: Channel
     caller: SessionCaller
     settle: Callable[[int], int]
     """Record the refusals that were only counted; how many could not be."""

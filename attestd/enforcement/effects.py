@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from attestd.errors import AuditUnavailableError, Cause
-from attestd.mediation import Malformed, Outcome, Refuse
+from attestd.mediation import Clock, Malformed, Mediator, Outcome, Refuse
 from attestd.wire.lookalike import META_SUBSCRIPTION
-from attestd.wire.model import CallRequest, ListKind, Message, Target, WireError
+from attestd.wire.model import REFUSED, CallRequest, ListKind, Message, Target, WireError
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.refusal import error_line, refuse
 
@@ -36,9 +36,19 @@ TRANSITIONS: dict[tuple[State, str], State] = {
 
 
 class ToClient(msgspec.Struct, frozen=True):
-    """Write these bytes to the client, in this order."""
+    """Write these bytes to the client, in this order. Together they are one message, as a line."""
 
     chunks: tuple[bytes | memoryview, ...]
+    reply: bool = False
+    """It answers a message of the client: ``answers``, or one that told no id."""
+    answers: str | int | None = None
+    code: int = 0
+    """Of the JSON-RPC error that it is; 0 for anything else."""
+
+
+def reply(chunks: tuple[bytes | memoryview, ...], answers: str | int | None, code: int = 0) -> ToClient:
+    """The answer to a message of the client."""
+    return ToClient(chunks, reply=True, answers=answers, code=code)
 
 
 class ToServer(msgspec.Struct, frozen=True):
@@ -103,6 +113,16 @@ def withdraw(entry: Outstanding, cause: Cause) -> Outstanding:
     return msgspec.structs.replace(entry, cancelled=True, withdrawn=cause)
 
 
+def abandon(outstanding: dict[str | int, Outstanding], request_id: str | int) -> list[Effect]:
+    """The client has closed the stream on which it awaited the answer: in 2026-07-28 that is a cancellation."""
+    entry = outstanding.get(request_id)
+    if entry is None or entry.cancelled:
+        return []
+    cancel(outstanding, request_id)
+    params = {"requestId": request_id, "reason": "the client closed the stream"}
+    return [ToServer({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})]
+
+
 def awaited(outstanding: Mapping[str | int, Outstanding]) -> int:
     """How many requests the client still waits for."""
     return sum(not entry.cancelled for entry in outstanding.values())
@@ -128,6 +148,22 @@ class Held(msgspec.Struct, frozen=True):
     request: CallRequest
     size: int
     deadline_ns: int
+
+
+class UnansweredError(WireError):
+    """A request to which no answer of the server will come; ``cause`` says why."""
+
+    def __init__(self, cause: Cause, message: str, *, request_id: str | int, sent: bool) -> None:
+        super().__init__(cause, message, request_id=request_id)
+        self.sent = sent
+        """Whether the server may have done it."""
+
+
+def unanswered(mediator: Mediator, request: CallRequest, error: WireError, clock: Clock) -> Outcome:
+    """The refusal of a forwarded request whose answer does not come, or is not MCP."""
+    if isinstance(error, UnansweredError):
+        return mediator.refuse(request, error.cause, error.message, clock, reached=error.sent)
+    return mediator.refuse(request, Cause.SERVER_MALFORMED, error.message, clock, reached=True)
 
 
 def unshown(error: WireError | AuditUnavailableError) -> tuple[Cause, str]:
@@ -169,16 +205,19 @@ def no(message_id: str | int, code: int, text: str) -> ToServer:
     return ToServer({"jsonrpc": "2.0", "id": message_id, "error": {"code": code, "message": text}})
 
 
-def told(outcome: Outcome) -> bytes | None:
-    """The line that a refusal is for the client; None for what nobody waits for."""
+def told(outcome: Outcome) -> ToClient | None:
+    """What a refusal is for the client; None for what nobody waits for."""
     match outcome:
         case Refuse(refusal=refusal, request_id=request_id, answer=answer):
-            return refuse(request_id, refusal) if answer and request_id is not None else None
+            if not answer or request_id is None:
+                return None
+            return reply((refuse(request_id, refusal),), request_id, REFUSED)
         case Malformed(error=error) if error.request_id is None and error.rpc_code not in ANSWERED_WITH_NULL:
             return None
         case Malformed(error=error, decision=decision):
             data = {"cause": error.cause.value, "decision": decision, **(error.data or {})}
-            return error_line(error.request_id, error.rpc_code, error.message, data)
+            text = error_line(error.request_id, error.rpc_code, error.message, data)
+            return reply((text,), error.request_id, error.rpc_code)
         case _:
             msg = f"not a refusal: {outcome!r}"
             raise TypeError(msg)

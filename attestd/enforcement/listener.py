@@ -92,7 +92,9 @@ class Listener:
         admission: Admission,
         open_session: OpenSession,
         refused: Callable[[str, Peer | None, Cause, str], None],
+        dressed: Callable[[socket.socket, bytes], bytes] = lambda _, line: line,
     ) -> None:
+        """``dressed`` puts the line of a refusal into the framing that the client speaks."""
         self._loop = loop
         self._sock = sock
         self._server = server
@@ -103,6 +105,7 @@ class Listener:
         self._admission = admission
         self._open_session = open_session
         self._refused = refused
+        self._dressed = dressed
         self._tasks: set[asyncio.Task[None]] = set()
         loop.add_reader(sock.fileno(), self._acceptable)
 
@@ -198,7 +201,7 @@ class Listener:
         data = {"cause": cause.value, "server": self._server}
         said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
         with contextlib.suppress(OSError):  # nobody is there to be told
-            connection.send(error_line(None, REFUSED, said, data))
+            connection.send(self._dressed(connection, error_line(None, REFUSED, said, data)))
             connection.shutdown(socket.SHUT_RDWR)
 
 

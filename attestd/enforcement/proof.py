@@ -96,3 +96,43 @@ class Proof:
         self.state = ProofState.PROVEN
         self._old = start
         return True
+
+
+class Marks:
+    """Up to which offset the bytes of one HTTP connection may be older than the attestation; may only fall."""
+
+    __slots__ = ("old",)
+
+    def __init__(self, old: float) -> None:
+        self.old = old
+
+    def shown(self, start: int) -> None:
+        """What stands at ``start`` was only told to the attested image: nothing from there on is older."""
+        self.old = min(self.old, start)
+
+
+class ManyProof(Proof):
+    """The proof of a session that several connections of one process feed. Each connection has its own marks.
+
+    A name that was told to the attested image alone (a session id, a challenge) proves whatever stands behind it in
+    the stream, so no relay is asked by ping.
+    """
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__(relayed=False, old_bytes=0, challenge=challenge)
+        self.marks = Marks(float("inf"))
+
+    def holds(self, start: int) -> bool:
+        """See ``Proof``; of the connection whose message is being mediated."""
+        return start >= self.marks.old
+
+    def echo(self) -> str | None:
+        """See ``Proof``."""
+        return self.secret
+
+    def echoed(self, challenge: str | None, start: int) -> bool:
+        """See ``Proof``."""
+        if challenge != self.secret:
+            return False
+        self.marks.shown(start)
+        return True

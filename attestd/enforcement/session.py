@@ -39,7 +39,9 @@ from attestd.enforcement.effects import (
     last_page,
     no,
     raiser,
+    reply,
     told,
+    unanswered,
     unshown,
     whole,
     withdraw,
@@ -221,13 +223,11 @@ class Session:
         return effects
 
     def server_malformed(self, request_id: str | int, error: WireError, clock: Clock) -> list[Effect]:
-        """The server's answer to this request is not MCP: the request is refused. Anything else changes nothing."""
+        """The server's answer to this request is not MCP, or will not come: the request is refused."""
         effects: list[Effect] = []
-        if self.state is State.ENDED:
-            return effects
-        entry = self.outstanding.pop(request_id, None)
-        if entry is not None and entry.withdrawn is None:
-            self._refused(self._mediator.refuse(entry.request, Cause.SERVER_MALFORMED, error.message, clock), effects)
+        entry = None if self.state is State.ENDED else self.outstanding.pop(request_id, None)
+        if entry is not None and not entry.cancelled:
+            self._refused(unanswered(self._mediator, entry.request, error, clock), effects)
         self._settle(effects)
         return effects
 
@@ -327,7 +327,7 @@ class Session:
             state = self._proof.echo()
             if state is not None and message.id is not None:
                 self._mediator.refuse(request, Cause.UNPROVEN, "the client was asked to send it again", clock)
-                effects.append(ToClient((input_required_line(message.id, state),)))
+                effects.append(reply((input_required_line(message.id, state),), message.id))
                 return
         held = Held(request, size, clock.now_ns + HELD_NS)
         if modern or not self._proof.pending or self._held_bytes + size > self._limits.held_bytes:
@@ -349,8 +349,7 @@ class Session:
             effects.append(ToClient((ping_line(challenge),)))
 
     def _client_response(self, message: Message, line: Line | None, clock: Clock, effects: list[Effect]) -> None:
-        end = line.end if line is not None else 0
-        if self._proof.answered(message.id, end):
+        if self._proof.answered(message.id, 0 if line is None else line.end):
             while self._held:
                 self._drop_held(self._held.popleft(), clock, effects)
             effects += [ToClient(tuple(forward(question))) for question in self._questions.show()]
@@ -359,8 +358,7 @@ class Session:
             if message.id != self._proof.secret:
                 self._mediator.stray(message, Cause.NOT_OUTSTANDING, clock)
             return
-        start = line.start if line is not None else 0
-        if not self._proof.holds(start):
+        if not self._proof.holds(0 if line is None else line.start):
             self._mediator.stray(message, Cause.UNPROVEN, clock)
             return
         self._questions.close(message.id)
@@ -368,9 +366,9 @@ class Session:
 
     def _refused(self, outcome: Outcome, effects: list[Effect]) -> None:
         self.denials += 1
-        line = told(outcome)
-        if line is not None:
-            effects.append(ToClient((line,)))
+        answer = told(outcome)
+        if answer is not None:
+            effects.append(answer)
         if isinstance(outcome, Refuse) and outcome.end:
             self._end(outcome.refusal.cause.value, outcome.refusal.text, effects)
 
@@ -396,7 +394,7 @@ class Session:
         except (WireError, AuditUnavailableError) as error:
             self._refused(self._mediator.refuse(request, *unshown(error), clock, reached=True), effects)
         else:
-            effects.append(ToClient(chunks))
+            effects.append(reply(chunks, message.id, message.error["code"] if message.kind is Kind.ERROR else 0))
 
     def _came_back(
         self, entry: Outstanding, message: ServerMessage, chunks: tuple[bytes | memoryview, ...], clock: Clock

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from attestd.evidence.tcp import TcpPeer
+
 
 class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One file, read through an open descriptor."""
@@ -145,7 +147,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[int, ...]
     security_label: str | None
     source: str
-    """peerpidfd | proved | pid-only | pid (not from a socket: inspection)"""
+    """peerpidfd | proved | pid-only | pid (not from a socket: inspection) | tcp (see ``Evidence.tcp``)"""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,3 +173,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     the connection or in the standard input of a relay; -1: not even for the peer."""
     proven_reason: str = ""
     """Why it ends there."""
+    tcp: TcpPeer | msgspec.UnsetType = msgspec.UNSET
+    """How the peer of a TCP connection was found; left out on a Unix socket."""

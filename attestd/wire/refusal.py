@@ -43,6 +43,7 @@ CLAUSES: Final[dict[Cause, str]] = {
     Cause.UNKNOWN_METHOD: "the method is unknown",
     Cause.NOT_OUTSTANDING: "it answers nothing that is outstanding",
     Cause.NOT_FOUND: "there is no such task, subscription or session",
+    Cause.ERA: "the server speaks another protocol era, which does not have it",
     Cause.SHARED_STATE: "it would change the server for its other callers",
     Cause.LIMIT_CONNECTIONS: "too many connections are open",
     Cause.LIMIT_REQUESTS: "too many requests are open",

@@ -39,6 +39,7 @@ GROUPS: dict[str, tuple[Cause, ...]] = {
         Cause.UNKNOWN_METHOD,
         Cause.NOT_OUTSTANDING,
         Cause.NOT_FOUND,
+        Cause.ERA,
         Cause.SHARED_STATE,
     ),
     "Limits and the world": (
@@ -97,6 +98,8 @@ WHAT: dict[Cause, str] = {
     Cause.NOT_OUTSTANDING: "A response, cancellation or progress that belongs to nothing of this caller; it was "
     "dropped.",
     Cause.NOT_FOUND: "A task, request state or subscription that is not this caller's does not exist for it.",
+    Cause.ERA: "Client and server speak different protocol eras, attestd translates, and this exists in one era only: "
+    "tasks, or a question that the client does not offer to answer. Or the server speaks no era that attestd does.",
     Cause.SHARED_STATE: "The server is shared, and the request would change it for its other callers.",
     Cause.LIMIT_CONNECTIONS: "`limits.connections_per_uid` or `limits.attesting_per_uid` is reached, or the daemon "
     "is out of file descriptors.",

@@ -123,7 +123,7 @@ class Instance:
 
     def server(self, name: str = "echo", *, command: Sequence[str] | None = None, text: str = "", **keys: Any) -> None:
         """Register a server by file: by default the small echo server."""
-        if command is None and not text and "socket" not in keys:
+        if command is None and not text and not {"socket", "url"} & keys.keys():
             script = self.script("echo_server.py", ECHO)
             command = [sys.executable, str(script), str(self.calls)]
         if not text:

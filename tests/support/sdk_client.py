@@ -1,6 +1,7 @@
 """A client made with the SDK (or with fastmcp) that starts ``attestd-connect`` and carries out steps.
 
-Usage: sdk_client.py mcp|fastmcp auto|legacy SHIM SOCKET SERVER [STEP...]; a step is a JSON array of an operation and
+Usage: sdk_client.py mcp|fastmcp auto|legacy SHIM SOCKET SERVER [STEP...]. In the shim's place may stand a URL, with
+``sse+`` before it for HTTP+SSE; SOCKET then is the Unix socket to go through, or empty. A step is a JSON array of an operation and
 its arguments. Prints one line of JSON for each step: {"ok": …} or {"message": …, "data": …}.
 """
 
@@ -13,8 +14,11 @@ import sys
 from typing import Any
 
 import fastmcp
-from fastmcp.client.transports import StdioTransport
+import httpx2
+from fastmcp.client.transports import SSETransport, StdioTransport, StreamableHttpTransport
 from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import (
     CreateMessageResult,
     ElicitResult,
@@ -153,12 +157,35 @@ def failed(raised: BaseException) -> dict[str, Any]:
     return {"message": f"{type(error).__name__}: {error}", "data": data}
 
 
+def over_http(kind: str, place: str, socket: str) -> Any:
+    """A transport for a URL; ``sse+`` before it for HTTP+SSE, and through a Unix socket if there is one."""
+    url = place.removeprefix("sse+")
+    through = {"uds": socket} if socket else {}
+    timeout = httpx2.Timeout(30.0, read=300.0)
+
+    def made(**keys: Any) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(**{**keys, "timeout": timeout, "transport": httpx2.AsyncHTTPTransport(**through)})
+
+    if kind == "fastmcp":
+        transport = SSETransport if place != url else StreamableHttpTransport
+        return transport(url, httpx_client_factory=made)
+    if place != url:
+        return sse_client(url, httpx_client_factory=made)
+    return streamable_http_client(url, http_client=made())
+
+
 def opened(kind: str, mode: Any, shim: str, words: list[str]) -> Any:
     """The client of an SDK."""
+    if "http://" in shim:
+        way = over_http(kind, shim, words[1])
+    elif kind == "fastmcp":
+        way = StdioTransport(shim, words, keep_alive=False)
+    else:
+        way = StdioServerParameters(command=shim, args=words)
     if kind == "fastmcp":
-        return fastmcp.Client(StdioTransport(shim, words, keep_alive=False), mode=mode, timeout=30)
+        return fastmcp.Client(way, mode=mode, timeout=30)
     return Client(
-        StdioServerParameters(command=shim, args=words),
+        way,
         mode=mode,
         read_timeout_seconds=30,
         elicitation_callback=elicit,

@@ -7,10 +7,13 @@ import os
 import sys
 import time
 
+from msgspec import UNSET
+
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Evidence, InputHolders, Peer
 from attestd.evidence.protocol import AbsentRecorder, Collected, Feature
 from attestd.evidence.recorder import Recorder
+from attestd.evidence.tcp import TcpPeer
 from attestd.kernel.linux import chain, facilities, features, holders, proven
 from attestd.kernel.linux.files import FileReader
 from attestd.kernel.linux.labels import OwnNamespaces
@@ -18,7 +21,8 @@ from attestd.kernel.linux.origins import Origins
 from attestd.kernel.linux.peer import read_peer
 from attestd.kernel.linux.process import gone
 from attestd.kernel.linux.reading import Sources
-from attestd.kernel.linux.table import ProcessTable
+from attestd.kernel.linux.table import Observed, ProcessTable
+from attestd.kernel.linux.tcp.attest import TcpAttestation, is_tcp
 from attestd.kernel.linux.watch import LinuxWatch
 
 if sys.platform != "linux":
@@ -51,6 +55,7 @@ class LinuxKernel:
 
     def __init__(self, recorder: Recorder | None = None, *, table_limit: int | None = None) -> None:
         self._recorder = recorder or AbsentRecorder()
+        self._tcp = TcpAttestation(self._recorder)
         self._features = features.probe()
         present = {feature.name: feature.present for feature in self._features}
         self._exe_forgeable = not present["exe_not_forgeable"]
@@ -61,12 +66,20 @@ class LinuxKernel:
 
     def peer(self, sock_fd: int) -> Peer:
         """See the protocol."""
+        if is_tcp(sock_fd):
+            return self._tcp.peer(sock_fd)
         found, pidfd = read_peer(sock_fd)
         os.close(pidfd)
         return found
 
     def collect(self, sock_fd: int, peer: Peer) -> Collected:
         """See the protocol. The socket is asked again, and must still name the peer that was seen."""
+        if is_tcp(sock_fd):
+            tcp, named, pidfd = self._tcp.find(sock_fd, peer)
+            try:
+                return self._collected(named, pidfd, sock_fd, tcp)
+            finally:
+                os.close(pidfd)
         found, pidfd = read_peer(sock_fd)
         try:
             if (found.pid, found.uid) != (peer.pid, peer.uid):
@@ -108,12 +121,15 @@ class LinuxKernel:
     def close(self) -> None:
         """Forget every process; watches that were handed out stay valid."""
         self._table.close()
+        self._tcp.close()
 
-    def _collected(self, named: Peer, pidfd: int, sock_fd: int | None = None) -> Collected:
+    def _collected(self, named: Peer, pidfd: int, sock_fd: int | None = None, tcp: TcpPeer | None = None) -> Collected:
         state, reason = self._recorder.state()
         links, end = chain.walk(self._table, named.pid, pidfd)
         try:
-            proof = proven.upto(links, self._recorder, sock_fd) if state == "on" else proven.NOTHING
+            if tcp is not None:
+                self._tcp.confirm(tcp, links[0])
+            proof = self._proof(links, sock_fd, tcp) if state == "on" else proven.NOTHING
             evidence = Evidence(
                 peer=named,
                 chain=tuple(observed.link for observed in links),
@@ -125,8 +141,14 @@ class LinuxKernel:
                 collected_ns=time.time_ns(),
                 proven_upto=proof.index,
                 proven_reason=proof.reason,
+                tcp=UNSET if tcp is None else tcp,
             )
             return Collected(evidence=evidence, watch=LinuxWatch(links, self._recorder))
         except BaseException:
             chain.release(links)
             raise
+
+    def _proof(self, links: list[Observed], sock_fd: int | None, tcp: TcpPeer | None) -> proven.Proven:
+        if tcp is not None:
+            return proven.upto(links, self._recorder, tcp.cookie)
+        return proven.upto(links, self._recorder, proven.unix_cookie(sock_fd))

@@ -35,11 +35,23 @@ class Proven(msgspec.Struct, frozen=True):
 NOTHING = Proven(-1, "")
 
 
-def upto(chain: Sequence[Observed], recorder: Recorder, sock_fd: int | None) -> Proven:
-    """Walk outwards from the peer. ``sock_fd``: the accepted Unix socket."""
+def unix_cookie(sock_fd: int | None) -> int | str:
+    """The cookie of the socket that an accepted Unix socket is connected to, or why it cannot be told."""
     if sock_fd is None:
-        return Proven(-1, "not named by a connection")
-    why = _connected_before(chain[0], recorder, sock_fd)
+        return "not named by a connection"
+    try:
+        inode = unixdiag.peer_inode(os.fstat(sock_fd).st_ino)
+        cookie = unixdiag.cookie(inode) if inode is not None else None
+    except (TimeoutError, OSError):
+        cookie = None
+    return "the other end of the connection cannot be told" if cookie is None else cookie
+
+
+def upto(chain: Sequence[Observed], recorder: Recorder, cookie: int | str) -> Proven:
+    """Walk outwards from the peer. ``cookie``: of the peer's socket, or why it is not known."""
+    if isinstance(cookie, str):
+        return Proven(-1, cookie)
+    why = _connected_before(chain[0], recorder, cookie)
     if why:
         return Proven(-1, why)
     below = chain[0]
@@ -51,16 +63,11 @@ def upto(chain: Sequence[Observed], recorder: Recorder, sock_fd: int | None) -> 
     return Proven(len(chain) - 1, "")
 
 
-def _connected_before(peer: Observed, recorder: Recorder, sock_fd: int) -> str:
+def _connected_before(peer: Observed, recorder: Recorder, cookie: int) -> str:
     record = peer.record
     if record is None or not peer.link.recorded or not record.counter_exact:
         return "the record of the peer is not certain"
-    try:
-        inode = unixdiag.peer_inode(os.fstat(sock_fd).st_ino)
-        cookie = unixdiag.cookie(inode) if inode is not None else None
-    except (TimeoutError, OSError):
-        return "the other end of the connection cannot be told"
-    found = recorder.connection(cookie) if cookie is not None else None
+    found = recorder.connection(cookie)
     if found is None:
         return "the connect was not recorded"
     if found.contested:

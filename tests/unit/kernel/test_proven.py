@@ -78,7 +78,7 @@ def judged(
     ]
     ours, theirs = socket.socketpair()
     try:
-        return proven.upto(chain, recorder, ours.fileno())
+        return proven.upto(chain, recorder, proven.unix_cookie(ours.fileno()))
     finally:
         ours.close()
         theirs.close()
@@ -129,7 +129,7 @@ def _with_parent(tmp_path_factory: pytest.TempPathFactory, parent: ProcessKey) -
     ]
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        found = proven.upto(chain, recorder, ours.fileno())
+        found = proven.upto(chain, recorder, proven.unix_cookie(ours.fileno()))
     os.close(fd)
     return found
 
@@ -137,4 +137,4 @@ def _with_parent(tmp_path_factory: pytest.TempPathFactory, parent: ProcessKey) -
 def test_nothing_without_a_connection():
     """A process that was named by number has no connection to prove."""
     chain = [Observed(shim(), None, None)]
-    assert proven.upto(chain, FakeRecorder(), None).index == -1
+    assert proven.upto(chain, FakeRecorder(), proven.unix_cookie(None)).index == -1

@@ -49,6 +49,10 @@ class TcpPeers:
         """Close the netlink socket. Idempotent."""
         self._diag.close()
 
+    def uid(self, accepted: socket.socket) -> int:
+        """Whose socket the other end is: one question to the kernel. Raises EvidenceError; see ``Diag.client``."""
+        return self._diag.client(accepted).uid
+
     def lookup(self, accepted: socket.socket) -> TcpPeer:
         """Who connected, at once; without a recorder's word this scans unless a recent peer has the socket.
 

@@ -1,0 +1,120 @@
+"""HTTP beside lines: the loopback port, and how HTTP connections and sessions are wired to the daemon's parts."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attestd.daemon.opening import challenge, open_session
+from attestd.daemon.sessions import SessionInfo
+from attestd.enforcement.http_connection import HttpCaller
+from attestd.enforcement.http_front import HttpFront
+from attestd.enforcement.http_session import HttpSession
+from attestd.enforcement.listener import Listener
+from attestd.enforcement.proof import ManyProof, Marks
+from attestd.enforcement.shared_watch import SharedWatch
+from attestd.enforcement.tcp_listener import listen_loopback
+from attestd.evidence.model import Peer
+from attestd.mediation import Attested
+from attestd.wire.http_rules import own_hosts
+
+if TYPE_CHECKING:
+    from attestd.daemon.app import Daemon
+
+
+class HttpFronts:
+    """The daemon's HTTP side."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._port = 0
+        self._listeners: list[Listener] = []
+        self.front = HttpFront(
+            loop=daemon.loop,
+            limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
+            origins=lambda: daemon.settings.listen.origins,
+            opener=self._open,
+            refused=daemon.refusals.turned_away,
+            left=lambda peer: daemon.admission.leave(peer.uid),
+        )
+
+    def listen(self, port: int) -> None:
+        """Serve this port of the loopback addresses, and no other any more; 0: none. Raises ConfigurationError."""
+        if port == self._port:
+            return
+        sockets = listen_loopback(port) if port else []
+        for listener in self._listeners:
+            listener.close()
+        self._port = port
+        self._listeners = [self._daemon.listener(sock, "", self._on_loopback) for sock in sockets]
+
+    def close(self) -> None:
+        """End every connection and stop listening."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
+        self._port = 0
+        self.front.close()
+
+    def on_unix(self, server: str, sock: socket.socket, attested: Attested, old_bytes: int) -> None:
+        """A connection on the socket of one server whose first byte is HTTP's."""
+        old = float("inf") if attested.relayed else old_bytes
+        self._serve(sock, attested, old, server=server, hosts=None)
+
+    def _on_loopback(self, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+        """A connection on the port. How much was written before the attestation cannot be told there."""
+        del peer, old_bytes
+        self._serve(sock, attested, float("inf"), server=None, hosts=own_hosts(self._port))
+
+    def _serve(
+        self, sock: socket.socket, attested: Attested, old: float, *, server: str | None, hosts: frozenset[str] | None
+    ) -> None:
+        caller = HttpCaller(
+            peer=attested.evidence.peer,
+            attested=attested,
+            watch=SharedWatch(self._daemon.loop, attested.watch),
+            marks=Marks(0 if attested.proven else old),
+            server=server,
+            hosts=hosts,
+        )
+        self.front.serve(sock, caller)
+
+    def _open(
+        self, server: str, kind: str, name: str, caller: HttpCaller, ended: Callable[[HttpSession, str, str], None]
+    ) -> HttpSession | None:
+        daemon = self._daemon
+        front = daemon.fronts.get(server)
+        if front is None:
+            return None
+        proof = ManyProof(challenge())
+        opened = open_session(daemon, front, caller.peer, caller.attested, proof=proof, watch=caller.watch)
+
+        def both(session: HttpSession, cause: str, text: str) -> None:
+            ended(session, cause, text)
+            daemon.session_ended(session, cause, text)
+
+        session = HttpSession(
+            loop=daemon.loop,
+            kind=kind,
+            name=name,
+            word=secrets.token_hex(8),
+            caller=caller,
+            session=opened.session,
+            proof=proof,
+            open_link=partial(daemon.links.open, front),
+            ended=both,
+        )
+        daemon.sessions[session] = SessionInfo(
+            id=opened.id,
+            server=server,
+            connection=session,
+            caller=opened.caller,
+            settle=opened.settle,
+            peer=caller.peer,
+            since=datetime.now(UTC),
+        )
+        return session

@@ -1,0 +1,59 @@
+"""Ways to back ends: directly, over a bridge between the eras, or through what several callers share."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attestd.daemon.bridges import OpenBelow, bridged, shared_eras
+from attestd.daemon.config import ServerSettings
+from attestd.daemon.sessions import Channel
+from attestd.enforcement.bridged import BridgedOwner
+from attestd.enforcement.connection import Link
+from attestd.enforcement.link import LinkOwner, StreamLink
+from attestd.errors import AttestdError
+
+if TYPE_CHECKING:
+    from attestd.daemon.app import Daemon, Front
+
+
+class Links:
+    """Of one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def open(self, front: Front, connection: Channel) -> Link:
+        """The way of one session to the back end of its server. Raises ServerError."""
+        try:
+            opened: OpenBelow = partial(self._open_stream, front.settings)
+            if front.shared is not None:
+                opened = front.shared.attach
+            if front.settings.bridge == "never":
+                return await opened(connection)
+            caller = self._daemon.sessions[connection].caller
+            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras, False
+            if front.shared is not None:
+                eras, shared = shared_eras(), True
+            always = front.settings.bridge == "always"
+            bridge = partial(bridged, self._daemon.loop, connection, eras, limits, caller.accepts, opened)
+            return await bridge(shared=shared, always=always)
+        except AttestdError as error:
+            front.trouble = error.message
+            self._daemon.trouble(error.message)
+            raise
+
+    async def below_shared(self, front: Front, owner: BridgedOwner) -> Link:
+        """The one back end of a shared server; it may speak either era. It gets no questions to anybody."""
+        opened = partial(self._open_stream, front.settings)
+        if front.settings.bridge == "never":
+            return await opened(owner)
+        return await bridged(
+            self._daemon.loop, owner, front.eras, self._daemon.settings.limits.wire(), lambda _: False, opened
+        )
+
+    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> Link:
+        if server.transport in ("http", "sse"):
+            return await self._daemon.http_backs.open(server, owner, self._daemon.settings.limits.wire())
+        back = await self._daemon.backs.open(server)
+        return StreamLink(self._daemon.loop, back, owner, self._daemon.settings.limits.wire())

@@ -1,0 +1,338 @@
+"""What is done with one HTTP request: whose it is, for which server and session, and everything that is refused.
+
+Order: Host and Origin; the path; the method; the session, which exists only for the process that began it (404 for
+anybody else, and recorded); the body. Then the ``Session`` of mediation has the word.
+
+| path | what |
+|---|---|
+| ``/SERVER/mcp``, on a Unix socket also ``/mcp`` and ``/`` | Streamable HTTP |
+| ``/SERVER/sse``, on a Unix socket also ``/sse`` | GET begins a session of 2024-11-05 |
+| ``/SERVER/message?sessionId=…``, likewise | POST of that session |
+
+A session id was told only to the attested process, after its attestation. So whatever follows it in a stream is not
+older than the attestation (docs/adr/0017), on TCP too, where nothing else tells.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+
+from attestd.enforcement.http_connection import HttpCaller, HttpConnection, HttpExchange
+from attestd.enforcement.http_session import HttpSession
+from attestd.errors import Cause
+from attestd.evidence.model import Peer
+from attestd.wire.era import era_of
+from attestd.wire.framing import Line
+from attestd.wire.http_request import HttpRefusal
+from attestd.wire.http_rules import (
+    LAST_EVENT,
+    SESSION,
+    VERSION,
+    demand_headers,
+    demand_json,
+    demand_own,
+    demand_token,
+    is_modern,
+)
+from attestd.wire.methods import REVISIONS, client_row, revision_of
+from attestd.wire.model import Era, Kind, Limits, Message, WireError
+from attestd.wire.parse import parse_message
+
+SESSIONS: Final = 256
+"""Sessions of one process on one server; beginning one more ends the one that was unused for longest."""
+_ENDPOINTS: Final = frozenset({"mcp", "sse", "message"})
+_ALLOWED: Final = {"mcp": "GET, POST, DELETE", "sse": "GET", "message": "POST"}
+
+Key = tuple[object, ...]
+
+
+class Opener(Protocol):
+    """Makes sessions. Implemented by the composition root."""
+
+    def __call__(
+        self, server: str, kind: str, name: str, caller: HttpCaller, ended: Callable[[HttpSession, str, str], None]
+    ) -> HttpSession | None:
+        """A session, recorded; None: there is no such server."""
+
+
+class HttpFront:
+    """Every HTTP connection and session of every server."""
+
+    def __init__(
+        self,
+        *,
+        loop: Any,
+        limits: Callable[[], Limits],
+        origins: Callable[[], tuple[str, ...]],
+        opener: Opener,
+        refused: Callable[[str, Peer | None, Cause, str], None],
+        left: Callable[[Peer], None],
+    ) -> None:
+        """``left`` is told of every connection that ended."""
+        self._loop = loop
+        self._limits = limits
+        self._origins = origins
+        self._opener = opener
+        self._refused = refused
+        self._left = left
+        self.connections: set[HttpConnection] = set()
+        self._named: dict[tuple[str, str], HttpSession] = {}
+        self._kept: dict[Key, list[HttpSession]] = {}
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def serve(self, sock: socket.socket, caller: HttpCaller) -> HttpConnection:
+        """Take over a connection."""
+        if not caller.unix:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = HttpConnection(
+            loop=self._loop,
+            sock=sock,
+            caller=caller,
+            body_bytes=self._limits().message_bytes,
+            respond=self.respond,
+            foreign=self._foreign,
+            ended=self._connection_ended,
+        )
+        self.connections.add(connection)
+        return connection
+
+    def tick(self) -> None:
+        """The periodic look at connections; sessions are looked at with all others."""
+        for connection in list(self.connections):
+            connection.tick()
+
+    def close(self) -> None:
+        """End every connection."""
+        for connection in list(self.connections):
+            connection.close()
+
+    def _connection_ended(self, connection: HttpConnection) -> None:
+        self.connections.discard(connection)
+        self._left(connection.caller.peer)
+
+    def _foreign(self, connection: HttpConnection, pid: int) -> None:
+        caller = connection.caller
+        self._refused(caller.server or "", caller.peer, Cause.WRITER_MISMATCH, f"process {pid} wrote")
+        for (_, *bound), kept in list(self._kept.items()):
+            if tuple(bound) == caller.bound:
+                for session in list(kept):
+                    session.foreign(pid)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def respond(self, exchange: HttpExchange) -> None:
+        """One request. Raises HttpRefusal."""
+        request, caller = exchange.request, exchange.connection.caller
+        try:
+            demand_own(request, caller.hosts, self._origins())
+        except HttpRefusal as refusal:
+            self._refused(caller.server or "", caller.peer, Cause.NOT_FOUND, refusal.text)
+            raise
+        server, endpoint = _place(request.path, caller.server)
+        if endpoint not in _ENDPOINTS or server is None:
+            exchange.refuse(404, "nothing is served at this path")
+            return
+        if request.method not in _ALLOWED[endpoint]:
+            exchange.refuse(405, f"this path does not serve {request.method}", {"Allow": _ALLOWED[endpoint]})
+            return
+        if request.method != "POST" and request.body:
+            raise HttpRefusal(400, f"cannot accept the request: {request.method} with a body")
+        if endpoint == "sse":
+            self._hear(exchange, server)
+        elif request.method == "POST":
+            demand_json(request)
+            self._post(exchange, server, endpoint)
+        else:
+            self._of_session(exchange, server)
+
+    def _post(self, exchange: HttpExchange, server: str, endpoint: str) -> None:
+        request, caller = exchange.request, exchange.connection.caller
+        if not (exchange.takes_json or exchange.takes_events):
+            exchange.refuse(406, "cannot answer: expected application/json or text/event-stream in Accept")
+            return
+        line = Line(_one_line(request.body), request.start, request.end)
+        if endpoint == "message":
+            name: str | None = (parse_qs(request.query).get("sessionId") or [""])[0]
+        else:
+            name = demand_token(request, SESSION)
+        modern = endpoint == "mcp" and is_modern(request)
+        if name is None or modern:
+            self._unnamed(exchange, server, line, modern=modern)
+        elif (session := self._find(server, name, caller)) is None:
+            exchange.refuse(404, "there is no such session")
+        elif (version := request.header(VERSION)) is not None and revision_of(version) not in REVISIONS[:-1]:
+            exchange.refuse(400, f"cannot accept protocol version {version[:32]!a}")
+        else:
+            caller.marks.shown(request.start)
+            session.submit(exchange, line)
+
+    def _unnamed(self, exchange: HttpExchange, server: str, line: Line, *, modern: bool) -> None:
+        """A message without a session: the first of one, or of 2026-07-28, or out of place."""
+        message = self._parsed(line)
+        if message is None:
+            self._pooled(exchange, server, line, None, modern=modern)
+        elif not modern and message.method == "initialize" and message.kind is Kind.REQUEST:
+            self._begin(exchange, server, line)
+        elif not modern and era_of(message) is not Era.MODERN:
+            self._pooled(exchange, server, line, message, modern=False)
+        else:
+            try:
+                demand_headers(exchange.request, message)
+            except WireError as error:
+                self._pooled(exchange, server, error, message, modern=True)
+                return
+            if message.kind is Kind.NOTIFICATION:
+                exchange.accepted()  # a stream is cancelled by closing it, and there is nothing else to tell
+            elif self._unproven(exchange, server, message):
+                self._redirect(exchange, server)
+            else:
+                self._pooled(exchange, server, line, message, modern=True)
+
+    def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
+        """Whether it may be older than the attestation: then it is asked for again, at a secret address.
+
+        The other challenge of the modern era, a result that asks for a retry, is seen by callers and not only by their
+        HTTP library, and not every method can be answered with it.
+        """
+        request, caller = exchange.request, exchange.connection.caller
+        told = (parse_qs(request.query).get("proof") or [""])[0]
+        if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
+            caller.marks.shown(request.start)
+        row = client_row(message.method or "")
+        waits = row is not None and row.effectful and not told
+        return waits and request.start < caller.marks.old
+
+    def _redirect(self, exchange: HttpExchange, server: str) -> None:
+        """Have it sent again to an address that only the attested image is told."""
+        kept = self._kept.get((server, *exchange.connection.caller.bound), ())
+        session = next((each for each in kept if each.kind == "pool" and each.open), None)
+        session = session or self._open(exchange, server, "pool", secrets.token_hex(8))
+        if session is not None:
+            session.modern = True
+            address = f"{exchange.request.path}?proof={session.secret}"
+            exchange.answer(307, (b"{}\n",), {"Location": address})
+
+    def _parsed(self, line: Line) -> Message | None:
+        try:
+            return parse_message(line.data, self._limits())
+        except WireError:
+            return None  # the session says so, and records it
+
+    def _begin(self, exchange: HttpExchange, server: str, line: Line) -> None:
+        """``initialize``: a session of its own."""
+        session = self._open(exchange, server, "session", secrets.token_urlsafe(32))
+        if session is not None:
+            session.submit(exchange, line)
+
+    def _pooled(
+        self, exchange: HttpExchange, server: str, line: Line | WireError, message: Message | None, *, modern: bool
+    ) -> None:
+        """The process's session without a name; another one where two requests have one id."""
+        caller = exchange.connection.caller
+        request_id = message.id if message is not None else None
+        for session in self._kept.get((server, *caller.bound), ()):
+            fits = session.kind == "pool" and session.modern is modern and session.open
+            if fits and (request_id is None or not session.has(request_id)):
+                session.submit(exchange, line)
+                return
+        opened = self._open(exchange, server, "pool", secrets.token_hex(8))
+        if opened is not None:
+            opened.modern = modern
+            opened.submit(exchange, line)
+
+    def _of_session(self, exchange: HttpExchange, server: str) -> None:
+        """GET and DELETE."""
+        request, caller = exchange.request, exchange.connection.caller
+        name = demand_token(request, SESSION)
+        if name is None:
+            allowed = {"Allow": "POST"}
+            exchange.refuse(405, f"this path serves {request.method} only within a session", allowed)
+            return
+        session = self._find(server, name, caller)
+        if session is None or session.kind != "session":
+            exchange.refuse(404, "there is no such session")
+        elif request.method == "DELETE":
+            session.leave()
+            exchange.answer(200, (b"{}\n",))
+        elif not exchange.takes_events:
+            exchange.refuse(406, "cannot answer: expected text/event-stream in Accept")
+        else:
+            caller.marks.shown(request.start)
+            why = session.attach(exchange, demand_token(request, LAST_EVENT))
+            if why:
+                exchange.refuse(404 if why.startswith("no") else 400, why)
+
+    def _hear(self, exchange: HttpExchange, server: str) -> None:
+        if not exchange.takes_events:
+            exchange.refuse(406, "cannot answer: expected text/event-stream in Accept")
+            return
+        name = secrets.token_urlsafe(32)
+        session = self._open(exchange, server, "events", name)
+        if session is not None:
+            session.hear(exchange, f"/{server}/message?sessionId={name}")
+
+    # -- sessions ---------------------------------------------------------------------------------------------------
+
+    def _find(self, server: str, name: str, caller: HttpCaller) -> HttpSession | None:
+        session = self._named.get((server, name))
+        if session is None or session.bound != caller.bound:
+            what = "it is another process's" if session is not None else "it has ended or never was"
+            self._refused(server, caller.peer, Cause.NOT_FOUND, f"no such session: {what}")
+            return None
+        return session
+
+    def _open(self, exchange: HttpExchange, server: str, kind: str, name: str) -> HttpSession | None:
+        caller = exchange.connection.caller
+        key = (server, *caller.bound)
+        kept = self._kept.setdefault(key, [])
+        if len(kept) >= SESSIONS:
+            min(kept, key=lambda each: each.used).close(Cause.LIMIT_CONNECTIONS, "the process began too many sessions")
+
+        def ended(session: HttpSession, cause: str, text: str) -> None:
+            self._named.pop((server, name), None)
+            remaining = self._kept.get(key, [])
+            if session in remaining:
+                remaining.remove(session)
+            if not remaining:
+                self._kept.pop(key, None)
+            del cause, text
+
+        session = self._opener(server, kind, name, caller, ended)
+        if session is None:
+            if not kept:
+                self._kept.pop(key, None)
+            exchange.refuse(404, "nothing is served at this path")
+            return None
+        self._kept.setdefault(key, kept).append(session)
+        if kind != "pool":
+            self._named[server, name] = session
+        return session
+
+
+def _place(path: str, own: str | None) -> tuple[str | None, str]:
+    """Server and endpoint that a path names; on the socket of one server that server only."""
+    parts = path.strip("/").split("/")
+    if own is not None and path in {"/", "/mcp", "/sse", "/message"}:
+        return own, parts[0] or "mcp"
+    if len(parts) != 2 or (own is not None and parts[0] != own):
+        return None, ""
+    return parts[0], parts[1]
+
+
+def _one_line(body: bytes) -> bytes:
+    """JSON may be laid out on several lines; ours is parsed as one. A raw line end inside a string stays an error."""
+    body = body.strip(b" \t\r\n")
+    if b"\n" not in body and b"\r" not in body:
+        return body
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return body
+    return body.replace(b"\r", b" ").replace(b"\n", b" ")

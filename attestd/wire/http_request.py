@@ -1,0 +1,233 @@
+"""HTTP/1.1 requests of a client: bytes of a stream in, whole requests out. Sans-I/O, and strict.
+
+1. llhttp (``httptools``) parses; its lenient modes stay off. The head is given to it alone, so that it is known at
+   which offset of the stream a request begins: that decides whether it is older than the attestation.
+2. What llhttp would let pass is refused here: another version than HTTP/1.1, anything but exactly one ``Host``, a
+   target that is not a plain path, a transfer coding besides ``chunked``, trailers, a content coding, and bytes that
+   follow a chunked request without waiting for its answer.
+3. An offer to upgrade is not taken up, as RFC 9110 allows.
+4. Heads and bodies are bounded; a body that announces too much is refused before it is read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httptools
+import msgspec
+
+HEAD_BYTES: Final = 32 * 1024
+"""Largest request line with headers."""
+CONTINUE: Final = "continue"
+"""The client waits to be told that it may send the body (``Expect: 100-continue``)."""
+_END: Final = b"\r\n\r\n"
+_TARGET_BYTES: Final = 2048
+_TARGET: Final = re.compile(rb"/(?!/)[^#\s]*\Z")
+
+
+class HttpRefusal(Exception):  # noqa: N818 - what it leads to, not what went wrong
+    """A request that cannot be read. The connection is of no use afterwards."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole request."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, tuple[str, ...]]
+    """By lower-case name, every value in order."""
+    body: bytes
+    start: int
+    """Offset in the client's stream of its first byte."""
+    end: int
+    """Offset after its last."""
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that may stand only once; None if it is missing.
+
+        Raises:
+            HttpRefusal: It is there twice.
+        """
+        values = self.headers.get(name, ())
+        if len(values) > 1:
+            raise HttpRefusal(400, f"cannot accept the request: header {name} is there {len(values)} times")
+        return values[0] if values else None
+
+
+class _Sink:
+    """What llhttp tells."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[str, tuple[str, ...]] = {}
+        self.body = bytearray()
+        self.head_done = False
+        self.done = False
+        self.trailing = False
+
+    def on_url(self, data: bytes) -> None:
+        self.url += data
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head_done:
+            self.trailing = True
+            return
+        key = name.decode("ascii").lower()
+        self.headers[key] = (*self.headers.get(key, ()), value.decode("latin-1").strip(" \t"))
+
+    def on_headers_complete(self) -> None:
+        self.head_done = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_begin(self) -> None:
+        self.trailing = self.trailing or self.done
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+class RequestReader:
+    """Cuts the stream of one connection into requests."""
+
+    def __init__(self, body_bytes: int) -> None:
+        """``body_bytes``: the largest body."""
+        self._limit = body_bytes
+        self._buffer = bytearray()
+        self._received = 0
+        self._searched = 0
+        self._start = 0
+        self._sink: _Sink | None = None
+        self._parser: httptools.HttpRequestParser | None = None
+        self._length: int | None = None
+        self._method = ""
+        self._asked = False
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait."""
+        return len(self._buffer)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the stream stands between two requests."""
+        return self._sink is None and not self._buffer
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        self._buffer += data
+        self._received += len(data)
+
+    def next(self) -> HttpRequest | str | None:
+        """The next request, ``CONTINUE``, or None: more bytes are needed. Raises HttpRefusal."""
+        if self._sink is None and not self._head():
+            return None
+        sink = self._sink
+        if sink is None:
+            return None
+        body = self._chunked(sink) if self._length is None else self._counted(self._length)
+        if body is None:
+            if not self._asked and not self._buffer and self._expects(sink):
+                self._asked = True
+                return CONTINUE
+            return None
+        path, _, query = sink.url.decode("ascii").partition("?")
+        request = HttpRequest(
+            method=self._method,
+            path=path,
+            query=query,
+            headers=sink.headers,
+            body=body,
+            start=self._start,
+            end=self._received - len(self._buffer),
+        )
+        self._sink = self._parser = None
+        self._searched = 0
+        self._asked = False
+        return request
+
+    def _head(self) -> bool:
+        found = self._buffer.find(_END, max(0, self._searched - 3))
+        self._searched = len(self._buffer)
+        if found < 0 or found > HEAD_BYTES:
+            if len(self._buffer) > HEAD_BYTES:
+                raise HttpRefusal(431, f"cannot accept the request: its head is above {HEAD_BYTES} bytes")
+            return False
+        self._start = self._received - len(self._buffer)
+        head = bytes(self._buffer[: found + 4])
+        del self._buffer[: found + 4]
+        if not 65 <= head[0] <= 90:
+            raise HttpRefusal(400, "cannot accept the request: it does not begin with a method")
+        sink = _Sink()
+        parser = httptools.HttpRequestParser(sink)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # rule 3
+        except httptools.HttpParserError as error:
+            raise HttpRefusal(400, f"cannot accept the request: {str(error).lower()[:80]}") from None
+        if not sink.head_done or sink.trailing or sink.body:
+            raise HttpRefusal(400, "cannot accept the request: its head is not whole")
+        self._method = parser.get_method().decode("ascii")
+        self._length = _demand(parser, self._method, sink, self._limit)
+        self._sink, self._parser = sink, parser
+        return True
+
+    def _counted(self, length: int) -> bytes | None:
+        if len(self._buffer) < length:
+            return None
+        body = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return body
+
+    def _chunked(self, sink: _Sink) -> bytes | None:
+        data, self._buffer = bytes(self._buffer), bytearray()
+        parser = self._parser
+        if parser is not None and data:
+            try:
+                parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                raise HttpRefusal(400, f"cannot accept the body: {str(error).lower()[:80]}") from None
+        if sink.trailing:
+            raise HttpRefusal(400, "cannot accept the body: something follows its last chunk")
+        if len(sink.body) > self._limit:
+            raise HttpRefusal(413, f"cannot accept the body: it is above {self._limit} bytes")
+        return bytes(sink.body) if sink.done else None
+
+    def _expects(self, sink: _Sink) -> bool:
+        return any(value.lower() == "100-continue" for value in sink.headers.get("expect", ()))
+
+
+def _demand(parser: httptools.HttpRequestParser, method: str, sink: _Sink, limit: int) -> int | None:
+    """Rule 2 for a head. The length of the body, or None: it comes in chunks."""
+    headers = sink.headers
+    coding = headers.get("transfer-encoding")
+    length = headers.get("content-length", ("0",))
+    hosts = len(headers.get("host", ()))
+    version = parser.get_http_version()
+    size = int(length[0]) if len(length) == 1 and re.fullmatch("[0-9]{1,19}", length[0]) else -1
+    coded = coding is not None and ([each.lower() for each in coding] != ["chunked"] or "content-length" in headers)
+    rules = (
+        (version != "1.1", 505, f"HTTP/{version}"),
+        (method == "CONNECT", 400, "method CONNECT"),
+        (hosts != 1, 400, f"{hosts} Host headers"),
+        (not _TARGET.match(sink.url), 400, "a target that is not a plain path"),
+        (len(sink.url) > _TARGET_BYTES, 414, f"a target above {_TARGET_BYTES} bytes"),
+        (coded, 400, "a transfer coding other than chunked"),
+        (size < 0, 400, "a Content-Length that is not one number"),
+        ("trailer" in headers, 400, "trailers"),
+        ("content-encoding" in headers, 415, "a content coding"),
+        (size > limit, 413, f"a body of {size} bytes, above {limit}"),
+    )
+    for broken, status, got in rules:
+        if broken:
+            raise HttpRefusal(status, f"cannot accept the request: got {got}")
+    return None if coding is not None else size

@@ -1,0 +1,164 @@
+"""What MCP asks of HTTP headers: who may ask at all, what a body is, and what the headers of 2026-07-28 must say.
+
+1. ``Host`` and ``Origin`` come first: a page of a rebinding site has one of them that is not ours.
+2. A body is ``application/json`` without parameters; there is no character set to choose.
+3. In 2026-07-28 the routing headers repeat what the body says. The body decides; a header that is missing, that is
+   there twice or that says something else is refused with -32020.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from attestd.errors import Cause
+from attestd.wire.era import declared_revision
+from attestd.wire.http_request import HttpRefusal, HttpRequest
+from attestd.wire.http_response import EVENTS, JSON
+from attestd.wire.methods import METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
+from attestd.wire.model import Kind, Message, WireError
+from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
+from attestd.wire.uris import INVALID_PARAMS
+
+HEADER_MISMATCH: Final = -32020
+SESSION: Final = "mcp-session-id"
+LAST_EVENT: Final = "last-event-id"
+VERSION: Final = "mcp-protocol-version"
+_NAMES: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""Which parameter ``Mcp-Name`` repeats."""
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_TOKEN: Final = re.compile(r"[!-~]{1,256}\Z")
+_SENTINEL: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/]*={0,2})\?=\Z")
+STATUS: Final = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    METHOD_NOT_FOUND: 404,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    -32021: 400,
+    UNSUPPORTED_REVISION: 400,
+}
+"""HTTP status of a JSON-RPC error in 2026-07-28, where it is not 200."""
+
+
+def own_hosts(port: int) -> frozenset[str]:
+    """What ``Host`` may say on our loopback port."""
+    names = {f"{name}:{port}" for name in _LOOPBACK}
+    return frozenset(names | set(_LOOPBACK)) if port == 80 else frozenset(names)
+
+
+def demand_own(request: HttpRequest, hosts: frozenset[str] | None, origins: Iterable[str]) -> None:
+    """Rule 1. ``hosts`` None: a Unix socket, which no page can reach by any name. Raises HttpRefusal(403)."""
+    host = request.header("host") or ""
+    if hosts is not None and host.lower() not in hosts:
+        raise HttpRefusal(403, f"attestd refused the request: Host {host[:64]!a} is not this service")
+    if "origin" in request.headers:
+        own = {f"http://{name}" for name in hosts or ()}
+        origin = request.header("origin") or ""
+        if origin.lower() not in own and origin not in origins:
+            raise HttpRefusal(403, f"attestd refused the request: Origin {origin[:64]!a} may not use this service")
+
+
+def demand_json(request: HttpRequest) -> None:
+    """Rule 2. Raises HttpRefusal(415)."""
+    found = request.header("content-type") or ""
+    if found.lower() != JSON:
+        raise HttpRefusal(415, f"cannot accept the body: got content type {found[:64]!a}, expected {JSON}")
+
+
+def accepted(request: HttpRequest) -> tuple[bool, bool]:
+    """Whether the client takes JSON, and whether it takes events. Without ``Accept`` it takes either."""
+    parts = ",".join(request.headers.get("accept", ())).split(",")
+    ranges = {part.partition(";")[0].strip().lower() for part in parts} - {""}
+    if not ranges or "*/*" in ranges:
+        return True, True
+    return (
+        JSON in ranges or "application/*" in ranges,
+        EVENTS in ranges or "text/*" in ranges,
+    )
+
+
+def demand_token(request: HttpRequest, name: str) -> str | None:
+    """A header that names something of ours; None if it is missing. Raises HttpRefusal(400)."""
+    value = request.header(name)
+    if value is not None and not _TOKEN.match(value):
+        raise HttpRefusal(400, f"cannot accept the request: {name} is not a name of ours")
+    return value
+
+
+def is_modern(request: HttpRequest) -> bool:
+    """Whether the headers declare an era that is not legacy: any version that is not one of the old ones."""
+    return any(revision_of(version) not in REVISIONS[:-1] for version in request.headers.get(VERSION, ()))
+
+
+def demand_headers(request: HttpRequest, message: Message) -> None:
+    """Rule 3 for one message that its headers or its body declare modern.
+
+    Raises:
+        WireError: With -32020, or -32022 for a version that attestd does not speak.
+    """
+    for name in (VERSION, "mcp-method", "mcp-name"):
+        if len(request.headers.get(name, ())) > 1:
+            raise _mismatch(message, f"{name} is there {len(request.headers[name])} times")
+    version, body = request.header(VERSION), declared_revision(message)
+    if message.kind is Kind.REQUEST and body is None:
+        raise WireError(
+            Cause.MALFORMED,
+            "cannot accept the request: params._meta lacks the protocol version",
+            request_id=message.id,
+            rpc_code=INVALID_PARAMS,
+        )
+    if version is None or (body is not None and body != version):
+        raise _mismatch(message, f"{VERSION} says {version!a:.40}, the body {body!a:.40}")
+    if revision_of(version) is None:
+        raise WireError(
+            Cause.UNKNOWN_METHOD,
+            f"cannot accept protocol version {version[:32]!a}: expected {REVISIONS[-1]}",
+            request_id=message.id,
+            rpc_code=UNSUPPORTED_REVISION,
+            data={"supported": [REVISIONS[-1]], "requested": version[:32]},
+        )
+    _demand_same(request, message, "mcp-method", message.method)
+    key = _NAMES.get(message.method or "")
+    if key is not None and key in message.params:
+        _demand_same(request, message, "mcp-name", message.params[key])
+
+
+def decoded(value: str) -> str | None:
+    """A header's value, out of its base64 where it is in that; None if it is not UTF-8 in canonical base64."""
+    found = _SENTINEL.match(value)
+    if found is None:
+        return None if value.startswith("=?base64?") else value
+    try:
+        raw = base64.b64decode(found[1], validate=True)
+        return raw.decode("utf-8") if base64.b64encode(raw).decode("ascii") == found[1] else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _demand_same(request: HttpRequest, message: Message, name: str, expected: Any) -> None:
+    value = request.header(name)
+    if value is None:
+        raise _mismatch(message, f"{name} is missing")
+    plain = decoded(value)
+    if plain is None or type(expected) is not str or plain != expected:
+        raise _mismatch(message, f"{name} says {value[:64]!a}, the body says something else")
+
+
+def _mismatch(message: Message, why: str) -> WireError:
+    return WireError(
+        Cause.MALFORMED,
+        f"cannot accept the request: headers and body disagree: {why}",
+        request_id=message.id,
+        rpc_code=HEADER_MISMATCH,
+    )

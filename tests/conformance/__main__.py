@@ -1,0 +1,185 @@
+"""``python -m tests.conformance [direct] [suites|client|matrix]… [FILTER]``: what works without attestd works with it.
+
+Runs the conformance suites of the specification and a matrix of real servers and clients, directly and through attestd,
+and shows both sides. Exit 1: a difference that expected.toml does not explain, or an entry there that explains nothing.
+With ``direct`` only the direct side runs, as a baseline. FILTER is a part of ``client and server`` of the matrix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conformance import matrix, suites
+from tests.conformance.expected import Difference, entries, judge
+from tests.conformance.installed import PLACE, Installed, install
+from tests.conformance.mediated import HAS_TCP, TRANSPORTS, Attestd, attestd
+from tests.conformance.stage import everything, everything_stdio, listening
+
+GROUPS = ("suites", "client", "matrix")
+
+
+class Run:
+    """One run of the harness and what it found."""
+
+    def __init__(self, installed: Installed, scratch: Path, words: list[str]) -> None:
+        self.installed = installed
+        self.scratch = scratch
+        self.mediated = "direct" not in words
+        self.groups = [word for word in words if word in GROUPS] or list(GROUPS)
+        self.filter = next((word for word in words if word not in (*GROUPS, "direct")), "")
+        self.differences: list[Difference] = []
+        self.compared: set[str] = set()
+        self.results: dict[str, object] = {}
+
+    def suites(self) -> None:
+        """The server suites."""
+        server = everything(self.installed)
+        for suite in suites.SERVER:
+            with listening(server, self.scratch) as url:
+                direct = suites.server(self.installed, suite, url)
+            shown = ["not run"]
+            if self.mediated and HAS_TCP:
+                shown = [self._mediated_suite(suite, direct, back) for back in ("stdio", "http") if back in TRANSPORTS]
+            line(f"{suite.name:<28} direct: {suites.summary(direct):<32} {' | '.join(shown)}")
+            self.results[suite.name] = direct
+
+    def _mediated_suite(self, suite: suites.Suite, direct: suites.Checks, back: str) -> str:
+        one = suites.Suite(name=suite.name, version=suite.version, words=("--scenario", "server-initialize"))
+        with contextlib.ExitStack() as stack:
+            daemon = stack.enter_context(attestd())
+            if back == "stdio":
+                daemon.register(everything_stdio(self.installed), "everything")
+            else:
+                server = everything(self.installed)
+                daemon.register(server, "everything", stack.enter_context(listening(server, self.scratch)))
+            url = f"http://localhost:{daemon.port}/everything/mcp"
+            daemon.admit("everything", lambda: suites.server(self.installed, one, url))
+            through = suites.server(self.installed, suite, url)
+        self._compare(suites.Suite(name=f"{suite.name} {back}", version="", words=()), direct, through)
+        return f"through attestd to {back}: {suites.summary(through)}"
+
+    def client(self) -> None:
+        """The client suites."""
+        command = [sys.executable, "-m", "tests.conformance.through"]
+        program = str(self.installed.conformance_client)
+        for suite in suites.CLIENT:
+            direct = suites.client(self.installed, suite, shlex.join([*command, "direct", program]))
+            shown = "not run"
+            if self.mediated and HAS_TCP and "http" in TRANSPORTS:
+                mediated = suites.client(self.installed, suite, shlex.join([*command, "attestd", program]))
+                self._compare(suite, direct, mediated)
+                shown = suites.summary(mediated)
+            line(f"{suite.name:<28} direct: {suites.summary(direct):<32} through attestd: {shown}")
+            self.results[suite.name] = direct
+
+    def _compare(self, suite: suites.Suite, direct: suites.Checks, mediated: suites.Checks) -> None:
+        self.compared.add(suite.name)
+        self.differences += suites.compare(suite, direct, mediated)
+
+    def matrix(self) -> None:
+        """Servers x clients x fronts."""
+        with contextlib.ExitStack() as stack:
+            daemon = stack.enter_context(attestd()) if self.mediated else None
+            if daemon is not None:
+                self.compared.add("matrix")
+            for row in matrix.rows(self.installed, self.scratch):
+                chosen = [
+                    each for each in matrix.clients(self.installed) if self.filter in f"{each.name} {row.server.name}"
+                ]
+                if chosen:
+                    self._row(row, chosen, daemon)
+
+    def _row(self, row: matrix.Row, clients: list[matrix.Client], daemon: Attestd | None) -> None:
+        with self._direct(row) as place:
+            direct = {client.name: client.run(place, [words for _, words in row.steps]) for client in clients}
+        self.results[row.server.name] = {name: list(map(matrix.plain, out)) for name, out in direct.items()}
+        if daemon is None:
+            line(f"{row.server.name:<22} direct: {_steps(direct)}")
+            return
+        with contextlib.ExitStack() as stack:
+            url = stack.enter_context(listening(row.server, self.scratch)) if row.server.listens else ""
+            if not daemon.register(row.server, row.server.name, url):
+                line(f"{row.server.name:<22} this attestd has no such back")
+                return
+            for client in clients:
+                places = [each for each in daemon.places(row.server.name) if each.front in client.fronts]
+                daemon.admit(row.server.name, lambda c=client, p=places[0]: c.run(p, [["list"]]))  # type: ignore[misc]
+                for place in places:
+                    self._cell(row, client, place, direct[client.name])
+
+    def _cell(self, row: matrix.Row, client: matrix.Client, place: matrix.Place, direct: list[object]) -> None:
+        started = time.monotonic()
+        case = f"{client.name} > {place.front} > {row.server.name}"
+        outcomes = client.run(place, [words for _, words in row.steps])
+        found = matrix.compare(case, row, direct, outcomes)
+        self.differences += found
+        verdict = ", ".join(f"{each.step} differs" for each in found) or "the same"
+        line(f"{case:<50} {len(outcomes)} steps: {verdict} ({time.monotonic() - started:.1f} s)")
+
+    @contextlib.contextmanager
+    def _direct(self, row: matrix.Row) -> Iterator[matrix.Place]:
+        if not row.server.listens:
+            with _environment(dict(row.server.env)):
+                yield matrix.Place(front="stdio", command=row.server.command)
+            return
+        with listening(row.server, self.scratch) as url:
+            yield matrix.Place(front="sse" if row.server.sse else "http", url=url, sse=row.server.sse)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    import os
+
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _steps(direct: dict[str, list[object]]) -> str:
+    return ", ".join(f"{name} {sum(outcome is not None for outcome in out)}" for name, out in direct.items())
+
+
+def line(text: str) -> None:
+    """Show at once."""
+    print(text, flush=True)
+
+
+def report(run: Run) -> int:
+    """Say what differed and whether that was meant; the exit status."""
+    unexpected, expected, stale = judge(run.differences, entries(), run.compared if not run.filter else set())
+    for each, entry in expected:
+        line(f"expected  {each.key}: {each.direct[:80]} -> {each.mediated[:80]}\n          {entry.reason}")
+    for each in unexpected:
+        line(f"DIFFERS   {each.key}\n          direct:   {each.direct}\n          mediated: {each.mediated}")
+    for entry in stale:
+        line(f"STALE     {entry.match}: nothing differs there any more")
+    (PLACE / "results.json").write_text(json.dumps(run.results, indent=1), encoding="utf-8")
+    line(f"{len(unexpected)} unexpected differences, {len(expected)} expected, {len(stale)} stale entries")
+    return 1 if unexpected or stale else 0
+
+
+def main(words: list[str]) -> int:
+    """Run the groups in turn."""
+    with tempfile.TemporaryDirectory(prefix="cf-", ignore_cleanup_errors=True) as scratch:
+        run = Run(install(), Path(scratch), words)
+        for group in run.groups:
+            getattr(run, group)()
+        return report(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
