@@ -10,7 +10,7 @@ anybody else, and recorded); the body. Then the ``Session`` of mediation has the
 | ``/SERVER/message?sessionId=…``, likewise | POST of that session |
 
 A session id was told only to the attested process, after its attestation. So whatever follows it in a stream is not
-older than the attestation (docs/adr/0017), on TCP too, where nothing else tells.
+older than the attestation (docs/adr/0018), on TCP too, where nothing else tells.
 """
 
 from __future__ import annotations
