@@ -37,6 +37,7 @@ class HttpFronts:
             loop=daemon.loop,
             limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
             origins=lambda: daemon.settings.listen.origins,
+            sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,
             opener=self._open,
             refused=daemon.turned_away,
             left=lambda peer: daemon.admission.leave(peer.uid),

@@ -100,6 +100,7 @@ class HttpInside:
         self.loop = asyncio.get_running_loop()
         self.allowed = allowed
         self.admitted = True
+        self.limit = 100
         self.servers = servers
         self.callers: list[PidCaller] = []
         self.audit = MemoryAudit()
@@ -115,6 +116,7 @@ class HttpInside:
             loop=self.loop,
             limits=lambda: LIMITS,
             origins=lambda: ("http://page.example",),
+            sessions_per_uid=lambda: self.limit,
             opener=self._open,
             refused=lambda server, _peer, cause, _text: self.refusals.append((server, cause)),
             left=self._left,

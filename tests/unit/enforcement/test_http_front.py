@@ -132,6 +132,18 @@ async def test_the_oldest_session_makes_room(inside: HttpInside, monkeypatch: py
         assert (await web.ask({**PING, "method": "nonsense"}, mcp_session_id=session)).json["error"]["code"] == -32601
 
 
+async def test_sessions_of_a_user_are_counted(inside: HttpInside):
+    """Above the limit there is no further one until another ends."""
+    inside.limit = 1
+    web = inside.connect()
+    session = await inside.session(web)
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}
+    assert (await web.ask(hello)).status == 503
+    assert inside.refusals == [("time", Cause.LIMIT_CONNECTIONS)]
+    await web.ask(None, method="DELETE", mcp_session_id=session)
+    await inside.session(web)
+
+
 async def test_one_id_twice_needs_two_sessions(inside: HttpInside):
     """Requests of the modern era with one id at the same time do not meet."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
