@@ -34,7 +34,8 @@ YEAR_2020 = 1_577_836_800
 
 def checks(daemon: Daemon, features: Iterable[Feature]) -> tuple[Check, ...]:
     """Every check, in a fixed order; ``features`` as ``Kernel.examine`` found them."""
-    return (*_kernel(daemon, features), *_sockets(daemon), *_files(daemon), *_servers(daemon), *_rest(daemon))
+    found = (*_kernel(daemon, features), *_sockets(daemon), *_port(daemon), *_files(daemon))
+    return (*found, *_servers(daemon), *_rest(daemon))
 
 
 def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
@@ -81,6 +82,17 @@ def _sockets(daemon: Daemon) -> Iterator[Check]:
             status="ok" if good else "fail",
             detail=str(front.path) if good else f"{front.path} is not our socket any more",
             remedy="" if good else "find out who replaced it, then restart attestd",
+        )
+
+
+def _port(daemon: Daemon) -> Iterator[Check]:
+    port = daemon.settings.listen.port
+    if port:
+        yield Check(
+            name="loopback port",
+            status="warn",
+            detail=f"{port}: TCP does not name the writer of a message, so callers there have level 1 at most",
+            remedy="use the Unix sockets or attestd-connect where a client can, and set listen.port to 0",
         )
 
 
