@@ -37,6 +37,7 @@ class HttpFronts:
             loop=daemon.loop,
             limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
             origins=lambda: daemon.settings.listen.origins,
+            sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,
             opener=self._open,
             refused=daemon.turned_away,
             left=lambda peer: daemon.admission.leave(peer.uid),
@@ -60,26 +61,27 @@ class HttpFronts:
         self._port = 0
         self.front.close()
 
-    def on_unix(self, server: str, sock: socket.socket, attested: Attested, old_bytes: int) -> None:
+    def on_unix(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
         """A connection on the socket of one server whose first byte is HTTP's."""
         old = float("inf") if attested.relayed else old_bytes
-        self._serve(sock, attested, old, server=server, hosts=None)
+        self._serve(sock, peer, attested, old, server)
 
     def _on_loopback(self, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
-        """A connection on the port. How much was written before the attestation cannot be told there."""
-        del peer, old_bytes
-        self._serve(sock, attested, float("inf"), server=None, hosts=own_hosts(self._port))
+        """A connection on the port. How much was written before the attestation cannot be told there.
 
-    def _serve(
-        self, sock: socket.socket, attested: Attested, old: float, *, server: str | None, hosts: frozenset[str] | None
-    ) -> None:
+        Only the attestation knows the process: ``peer`` is its uid.
+        """
+        del peer, old_bytes
+        self._serve(sock, attested.evidence.peer, attested, float("inf"), None)
+
+    def _serve(self, sock: socket.socket, peer: Peer, attested: Attested, old: float, server: str | None) -> None:
         caller = HttpCaller(
-            peer=attested.evidence.peer,
+            peer=peer,
             attested=attested,
             watch=SharedWatch(self._daemon.loop, attested.watch),
             marks=Marks(0 if attested.proven else old),
             server=server,
-            hosts=hosts,
+            hosts=own_hosts(self._port) if server is None else None,
         )
         self.front.serve(sock, caller)
 

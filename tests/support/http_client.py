@@ -245,33 +245,36 @@ class Caller:
             self.ended.add(name)
 
     def _parse(self, connection: str, events: int | None) -> Response | None:
-        raw = self.received.get(connection, b"")
-        head, found, rest = raw.partition(b"\r\n\r\n")
-        if not found:
-            return None
-        response = Response(head)
-        if response.status == 100:
-            self.received[connection] = rest
-            return self._parse(connection, events)
-        if "content-length" in response.headers:
-            size = int(response.headers["content-length"])
-            if len(rest) < size:
-                return None
-            response.body, self.received[connection] = rest[:size], rest[size:]
-            return response
-        while rest:
-            size_line, found, after = rest.partition(b"\r\n")
-            size = int(size_line, 16) if found else -1
-            if size < 0 or len(after) < size + 2:
-                break
-            response.body += after[:size]
-            rest = after[size + 2 :]
-            if size == 0:
-                self.received[connection] = rest
-                return response
-        if events is not None and len(response.events) >= events:
-            return response
-        return None
+        found, self.received[connection] = parse_response(self.received.get(connection, b""), events)
+        return found
+
+
+def parse_response(raw: bytes, events: int | None = None) -> tuple[Response | None, bytes]:
+    """The first answer in these bytes, if it is whole (of a stream: if it has so many events), and what is left."""
+    head, found, rest = raw.partition(b"\r\n\r\n")
+    if not found:
+        return None, raw
+    response = Response(head)
+    if response.status == 100:
+        return parse_response(rest, events)
+    if "content-length" in response.headers:
+        size = int(response.headers["content-length"])
+        if len(rest) < size:
+            return None, raw
+        response.body = rest[:size]
+        return response, rest[size:]
+    while rest:
+        size_line, found, after = rest.partition(b"\r\n")
+        size = int(size_line, 16) if found else -1
+        if size < 0 or len(after) < size + 2:
+            break
+        response.body += after[:size]
+        rest = after[size + 2 :]
+        if size == 0:
+            return response, rest
+    if events is not None and len(response.events) >= events:
+        return response, raw
+    return None, raw
 
 
 def program(instance: Instance, mark: str = "") -> Path:
