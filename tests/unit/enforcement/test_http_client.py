@@ -69,6 +69,35 @@ async def test_requests_side_by_side(peer: HttpPeer, client: HttpClient):
     assert client.connections == http_client.IDLE_MAX
 
 
+async def test_a_stream_that_is_about_to_end(peer: HttpPeer, client: HttpClient, monkeypatch: pytest.MonkeyPatch):
+    """The next request waits a moment for its connection, and takes a new one if it does not end."""
+    monkeypatch.setattr(http_client, "ENDING_S", 5.0)
+    task = post(client)
+    caller = await peer.caller()
+    await caller.request()
+    await caller.stream()
+    await caller.event("x")
+    exchange = await task
+    await exchange.chunk()
+    exchange.ending()
+    second, third = post(client), post(client)
+    other = await peer.caller()  # only one can have it
+    await other.request()
+    await caller.end()
+    assert await exchange.chunk() == b""
+    exchange.close()
+    await caller.request()
+    monkeypatch.setattr(http_client, "ENDING_S", 0.01)
+    for each in (caller, other):
+        await each.stream()
+    held = await second
+    held.ending()
+    fourth = post(client)
+    await (await peer.caller()).request()
+    for task in (third, fourth):
+        task.cancel()
+
+
 async def test_an_old_connection_is_not_used_again(peer: HttpPeer, client: HttpClient, monkeypatch: pytest.MonkeyPatch):
     """Servers close idle connections without a word, so only fresh ones are taken."""
     await client.prepare()
