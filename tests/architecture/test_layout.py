@@ -27,6 +27,7 @@ TESTED_BY = {
     "evidence/protocol.py": "tests/unit/kernel/test_kernel.py",
     "evidence/recorder.py": "tests/contract/test_recorders.py",
     "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
+    "enforcement/bridge_effects.py": "tests/unit/enforcement/test_bridge.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
