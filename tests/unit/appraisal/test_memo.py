@@ -11,6 +11,7 @@ import attestd.appraisal
 from attestd.appraisal.appraise import appraise
 from attestd.appraisal.memo import CAPACITY, Memo
 from attestd.evidence.model import Evidence, InputHolders
+from attestd.evidence.tcp import TcpPeer
 from tests.support.evidence import NAMING, REFERENCES, evidence_of, init, python_client, shell, shipped_table
 
 EVIDENCE = evidence_of(python_client(), shell(), init())
@@ -25,6 +26,19 @@ OTHERWISE = {
     "input": InputHolders(kind="pipe", pids=(7,), complete=True),
     "proven_upto": 5,
     "proven_reason": "another",
+    "tcp": TcpPeer(
+        cookie=1,
+        inode=2,
+        uid=3,
+        source="scan",
+        key=None,
+        candidates=(),
+        holders=(),
+        examined=False,
+        shared=None,
+        exec_changed=None,
+        reasons=(),
+    ),
 }
 
 

@@ -118,7 +118,7 @@ async def test_secrets_of_servers(inside: Inside, short_tmp: Path):
     bad.chmod(0o644)
     front = inside.daemon.fronts["time"]
     front.settings = msgspec.structs.replace(front.settings, token_file=str(good), header_files={"X-Key": str(bad)})
-    first, second = [each for each in checks(inside.daemon) if each.name == "secret of time"]
+    first, second = [each for each in checks(inside.daemon, inside.kernel.examine()) if each.name == "secret of time"]
     assert (first.status, first.detail) == ("ok", str(good))
     assert (second.status, second.remedy) == ("fail", f"run: chmod 0600 {bad}")
     assert "t0ken" not in f"{first}{second}"
