@@ -208,6 +208,7 @@ class Daemon:
         if front.shared is not None:
             front.shared.close()
         self.tools.pop(name, None)
+        self.http.forget(name)
         return front
 
     def _server_seen(self, name: str, image: ServerImage) -> None:
@@ -335,6 +336,7 @@ class Daemon:
                 for name, hint in tool_hints(result).items()
             }
             self.tools.setdefault(server, {}).update(hints)
+            self.http.learn(server, result)
 
     def turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
         """A connection that never became a session."""
