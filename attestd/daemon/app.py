@@ -238,6 +238,7 @@ class Daemon:
             front.shared.close()
         self.http_backs.forget(name)
         self.tools.pop(name, None)
+        self.http.forget(name)
         return front
 
     # -- sessions ---------------------------------------------------------------------------------------------------
@@ -337,6 +338,7 @@ class Daemon:
                 for name, hint in tool_hints(result).items()
             }
             self.tools.setdefault(server, {}).update(hints)
+            self.http.learn(server, result)
 
     def changed(self) -> None:
         """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
