@@ -17,8 +17,6 @@ JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
-RETRY_MS: Final = 500
-"""When a client whose stream broke should come back."""
 PING: Final = b": ping\n\n"
 
 Chunks = Sequence[bytes | memoryview]

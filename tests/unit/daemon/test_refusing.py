@@ -30,5 +30,5 @@ async def test_the_first_are_recorded_and_the_others_counted_by_uid(inside: Insi
     rows = [row.record for row in query(inside.paths.audit, Filters())]
     mine = [row for row in rows if row.cause == "limit_connections" and row.uid == peer.uid]
     assert len(mine) == 3
-    assert sum(int(row.detail.get("count", 1)) for row in mine) == 5
+    assert sum(int(row.detail.get("times", 1)) for row in mine) == 5
     assert len([row for row in rows if row.cause == "limit_connections" and row.uid == -1]) == 1
