@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from functools import partial
 
 from attestd.appraisal.approver import may_approve
 from attestd.appraisal.model import AttestationResult
@@ -14,12 +13,10 @@ from attestd.daemon.answers import Answers
 from attestd.daemon.app import Daemon
 from attestd.daemon.control_server import Attested, ControlServer
 from attestd.daemon.paths import Paths
+from attestd.daemon.platforms import host_id, open_platform
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
-from attestd.kernel.linux.kernel import LinuxKernel, host_id
-from attestd.kernel.linux.recorder import pins
-from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
@@ -33,11 +30,11 @@ class Serving:
     def __init__(self, paths: Paths, recorder_root: str | None = None) -> None:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
-        self._recorder = FollowedRecorder(partial(open_recorder, recorder_root or pins.ROOT))
+        kernel, self._recorder = open_platform(recorder_root)
         try:
             self.daemon = Daemon(
                 paths=paths,
-                kernel=LinuxKernel(self._recorder),
+                kernel=kernel,
                 recorder=self._recorder,
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",

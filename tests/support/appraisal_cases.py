@@ -17,6 +17,7 @@ from attestd.appraisal.membership import classify
 from attestd.appraisal.model import AttestationResult
 from attestd.appraisal.references import References
 from attestd.evidence.model import Evidence, InputHolders, Link, Namespaces, Script
+from tests.support import mac_cases
 from tests.support.evidence import (
     HOME,
     NAMING,
@@ -528,7 +529,12 @@ def _pid_only() -> Evidence:
     return msgspec.structs.replace(evidence, peer=msgspec.structs.replace(evidence.peer, source="pid-only"))
 
 
-CASES: tuple[Case, ...] = (*_ancestry(), *_identity(), *_circumstances())
+CASES: tuple[Case, ...] = (
+    *_ancestry(),
+    *_identity(),
+    *_circumstances(),
+    *(Case(name, about, evidence) for name, about, evidence in mac_cases.cases()),
+)
 
 
 def vector_of(case: Case) -> Vector:
