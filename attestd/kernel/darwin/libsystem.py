@@ -230,8 +230,9 @@ class System:
         count = 256
         while True:
             buffer = (abi.FdEntry * count)()
+            ctypes.set_errno(0)  # a process without descriptors has 0 bytes of them, and that is no error
             size = self._c.proc_pidinfo(pid, abi.PROC_PIDLISTFDS, 0, buffer, ctypes.sizeof(buffer))
-            if size <= 0:
+            if size < 0 or (size == 0 and ctypes.get_errno()):
                 raise _failed()
             if size < ctypes.sizeof(buffer):
                 found = buffer[: size // ctypes.sizeof(abi.FdEntry)]
