@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import itertools
 import os
 import socket
 import stat
 import struct
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ WEAKENED = HARDENED & ~0x2000
 AD_HOC = 0x1 | 0x2 | 0x20000000
 DEBUGGED = 0x10000000
 EBADEXEC = 85
+F_GETPATH = 50
 
 
 @dataclass
@@ -217,7 +220,7 @@ class Mac:
 
     def proc_pidfdinfo(self, pid: int, fd: int, flavor: int, buffer: Any, size: int) -> int:
         if pid == os.getpid() and flavor == abi.PROC_PIDFDVNODEPATHINFO:
-            path = os.fsencode(Path(f"/proc/self/fd/{fd}").readlink())
+            path = _path_of(fd)
             return _answer(bytes(24 + 152) + path.ljust(1024, b"\0"), buffer, size)
         process = self._find(pid, private=True)
         if process is None:
@@ -325,7 +328,8 @@ class Mac:
         return 0
 
     def kqueue(self) -> int:
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
         self._queues[reader] = (writer, set())
         return reader
 
@@ -388,6 +392,12 @@ def procargs(path: str, argv: tuple[str, ...], environ: tuple[str, ...]) -> byte
     head += bytes(-len(head) % 8)
     words = b"".join(os.fsencode(word) + b"\0" for word in (*argv, *environ))
     return struct.pack("<i", len(argv)) + head + words + b"\0"
+
+
+def _path_of(fd: int) -> bytes:
+    if sys.platform == "darwin":
+        return fcntl.fcntl(fd, F_GETPATH, bytes(1024)).rstrip(b"\0")
+    return os.fsencode(Path(f"/proc/self/fd/{fd}").readlink())
 
 
 def _flags(process: Proc) -> int:
