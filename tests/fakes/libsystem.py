@@ -10,6 +10,7 @@ ones of the test's process; whatever of them the Mac is asked is answered from t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -178,7 +179,8 @@ class Mac:
     def _tell(self, pid: int, note: int) -> None:
         for writer, watched in self._queues.values():
             if (self.processes[pid].unique_id, note) in watched:
-                os.write(writer, b"!")
+                with contextlib.suppress(BrokenPipeError):  # that queue was closed
+                    os.write(writer, b"!")
 
     # The functions of C
 
@@ -330,6 +332,8 @@ class Mac:
     def kqueue(self) -> int:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
+        if reader in self._queues:  # closed since, or it could not have this number
+            os.close(self._queues[reader][0])
         self._queues[reader] = (writer, set())
         return reader
 
