@@ -141,6 +141,7 @@ def _package(link: Link) -> str:
 def _lineage(link: Link) -> str:
     """Kind, name and install root: for npm the package's own directory, for Python the directory of its distributions.
 
+    A distribution's package and a verified signer are the same wherever their files lie.
     An unverified origin counts here, because lineage only ever leads to a question about an update.
     """
     origin = origin_of(link)
@@ -149,7 +150,7 @@ def _lineage(link: Link) -> str:
     file = link.script.file if link.script is not None else link.exe
     if file is None:
         return ""
-    if origin.kind in ("dpkg", "rpm"):
+    if origin.kind in ("dpkg", "rpm") or (origin.kind == "codesign" and origin.verified):
         return f"{origin.kind}:{origin.name} /"
     marker = f"/node_modules/{origin.name}/" if origin.kind == "npm" else "/site-packages/"
     before, found, _ = file.path.rpartition(marker)

@@ -43,6 +43,16 @@ CAPS: dict[str, CapRule] = {
         "The process shows another executable than the one that the kernel recorded when it was executed.",
         "Find out what this process is: only an attack does this.",
     ),
+    "debugged": CapRule(
+        0,
+        "The process is or was debugged: the kernel let other code than the signed one run in it (macOS).",
+        "Start the client again, without a debugger.",
+    ),
+    "signature-invalid": CapRule(
+        0,
+        "The signature over the running image does not hold any more: its code was changed in memory (macOS).",
+        "Start the client again; find out what changed it.",
+    ),
     "dead": CapRule(0, "The accountable process has exited."),
     "foreign-user-namespace": CapRule(
         0, "A process of the call is in a foreign or unknown user namespace, without a container identity."
@@ -103,6 +113,11 @@ CAPS: dict[str, CapRule] = {
     "script-writable": CapRule(1, "The caller can write or replace the script.", "Install it root-owned."),
     "inline-program": CapRule(1, "The program is text on a command line.", "Put the code into a file."),
     "bare-interpreter": CapRule(1, "An interpreter or shell without named code is the accountable program."),
+    "debuggable": CapRule(
+        1,
+        "The program allows every process of its user to control it (the get-task-allow entitlement, macOS).",
+        "Use a release build of the client.",
+    ),
     "relay-writable": CapRule(
         1, "attestd-connect is installed where the caller can write it.", "Install attestd for the system."
     ),
@@ -136,7 +151,13 @@ CAPS: dict[str, CapRule] = {
     # 2, 3: what is missing to the next level
     "origin-unverified": CapRule(2, "No package vouches for these bytes, or the file is not root's."),
     "no-kernel-signature": CapRule(3, "The kernel does not enforce a signature over this file."),
+    "runtime-weakened": CapRule(
+        3,
+        "The signature leaves a way for other code (macOS): not enforced on every page, no hardened runtime, or no "
+        "library validation.",
+    ),
     # 4: remarks
+    "signed": CapRule(4, "The kernel enforces the signature of a verified signer over every page of the program."),
     "inspected": CapRule(4, "The process was named by number, not by a socket."),
 }
 

@@ -14,12 +14,13 @@ from attestd.appraisal.caps import reason
 from attestd.appraisal.membership import Membership, readable, sandboxed
 from attestd.appraisal.model import CallerKind, LinkClass, Reason
 from attestd.appraisal.posture import caps as posture_caps
+from attestd.appraisal.signatures import objections, vouches, weaknesses
 from attestd.appraisal.words import escape, short_name
 from attestd.evidence.model import Evidence, FileFacts, Link, Origin
 from attestd.evidence.tcp import TcpPeer
 
 _MEMBERS = (LinkClass.RELAY, LinkClass.PASS, LinkClass.EDGE)
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "virtiofs"})
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "afs", "virtiofs", "afpfs", "webdav"})
 _HIGHEST = 4
 
 
@@ -60,6 +61,7 @@ def path_reasons(evidence: Evidence, members: tuple[Membership, ...], upto: int)
         if member.relay_objection:
             yield reason("relay-refused", member.relay_objection)
         yield from _about_namespaces(evidence, link, name)
+        yield from (reason(code, name) for code in objections(link))
         known = member.link_class in _MEMBERS
         for cap, entry in posture_caps(link, member=known):
             if cap < _HIGHEST:
@@ -72,7 +74,7 @@ def _about_peer(evidence: Evidence) -> Iterator[Reason]:
         yield reason("inspected")
     elif isinstance(evidence.tcp, TcpPeer):
         yield from _about_tcp(evidence.tcp)
-    elif source not in ("peerpidfd", "proved"):
+    elif source not in ("peerpidfd", "proved", "token"):
         yield reason("pid-only")
 
 
@@ -118,7 +120,17 @@ def _about_image(evidence: Evidence, members: tuple[Membership, ...], accountabl
     for index, link in enumerate(path):
         if members[index].link_class not in _MEMBERS or index == accountable:
             yield from _about_files(link)
-    yield reason("no-kernel-signature")
+    yield from _about_enforcement(path[accountable])
+
+
+def _about_enforcement(link: Link) -> Iterator[Reason]:
+    """Of a script no kernel enforces anything, whatever stands behind its interpreter."""
+    if link.script is not None or not vouches(link):
+        yield reason("no-kernel-signature")
+        return
+    found = weaknesses(link)
+    signer = escape(link.origin.detail) if link.origin is not None else ""
+    yield reason("runtime-weakened", ", ".join(found)) if found else reason("signed", signer)
 
 
 def _why_claimed(evidence: Evidence, members: tuple[Membership, ...], index: int) -> str:
@@ -132,10 +144,11 @@ def _why_claimed(evidence: Evidence, members: tuple[Membership, ...], index: int
 def _about_files(link: Link) -> Iterator[Reason]:
     if not readable(link) or link.exe is None:
         return
-    yield from _about_file(link.exe, "exe-writable")
+    # A verified signature is of the image that runs, wherever its file lies and whoever can write there.
+    yield from _about_file(link.exe, "" if vouches(link) else "exe-writable")
     script = link.script
     if script is None:
-        if not _vouched(link.exe, link.origin):
+        if not vouches(link) and not _vouched(link.exe, link.origin):
             yield reason("origin-unverified", "executable")
         return
     if script.kind == "inline" and script.sha256 is not None:
@@ -150,14 +163,14 @@ def _about_files(link: Link) -> Iterator[Reason]:
             yield reason("script-younger")
         if not _vouched(script.file, script.origin):
             yield reason("origin-unverified", "script")
-    if not _vouched(link.exe, link.origin):
+    if not vouches(link) and not _vouched(link.exe, link.origin):
         yield reason("origin-unverified", "interpreter")
 
 
 def _about_file(file: FileFacts, writable: str) -> Iterator[Reason]:
     if file.memfd:
         yield reason("memfd")
-    if file.writable:
+    if file.writable and writable:
         yield reason(writable)
     if file.deleted:
         yield reason("exe-deleted")

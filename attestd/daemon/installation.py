@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from attestd.appraisal.references import References, RelayReference
+from attestd.daemon.platforms import own_image
 from attestd.errors import ConfigurationError
 
 PROGRAMS = ("attestd", "attestctl", "attestd-connect")
@@ -55,9 +56,7 @@ def find_installation() -> Installation:
         raise ConfigurationError(f"cannot find {', '.join(missing)} in {scripts}", hint="reinstall attestd")
     return Installation(
         scripts=scripts,
-        interpreter_sha256=_sha256(
-            Path(os.path.realpath("/proc/self/exe" if sys.platform == "linux" else sys.executable))
-        ),
+        interpreter_sha256=_sha256(Path(own_image())),
         script_sha256={name: _sha256(scripts / name) for name in PROGRAMS},
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from functools import partial
 
 from attestd.appraisal.approver import may_approve
 from attestd.appraisal.model import AttestationResult
@@ -14,14 +13,10 @@ from attestd.daemon.answers import Answers
 from attestd.daemon.app import Daemon
 from attestd.daemon.control_server import Attested, ControlServer
 from attestd.daemon.paths import Paths
+from attestd.daemon.platforms import host_id, open_platform
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
-from attestd.kernel.linux.connector.fallback import open_fallback
-from attestd.kernel.linux.kernel import LinuxKernel, host_id
-from attestd.kernel.linux.recorder import pins
-from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
-from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
@@ -35,22 +30,18 @@ class Serving:
     def __init__(self, paths: Paths, recorder_root: str | None = None, *, process_events: bool = True) -> None:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
-        self._recorder = FollowedRecorder(
-            partial(open_recorder, recorder_root or pins.ROOT), open_fallback if process_events else None
-        )
-        self._acceptors = LinuxAcceptors()
+        self._platform = platform = open_platform(recorder_root, process_events=process_events)
         try:
             self.daemon = Daemon(
                 paths=paths,
-                kernel=LinuxKernel(self._recorder),
-                recorder=self._recorder,
+                kernel=platform.kernel,
+                recorder=platform.recorder,
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",
-                acceptors=self._acceptors,
+                acceptors=platform.acceptors,
             )
         except BaseException:
-            self._acceptors.close()
-            self._recorder.close()
+            platform.close()
             raise
         loop.set_exception_handler(self._bug_in_loop)
         self._control: ControlServer[AttestationResult] = ControlServer(
@@ -66,16 +57,14 @@ class Serving:
             self._control.start()
         except BaseException:
             self.daemon.abandon()
-            self._acceptors.close()
-            self._recorder.close()
+            platform.close()
             raise
 
     async def close(self) -> None:
         """End everything in order."""
         await self._control.close()
         await self.daemon.close()
-        self._acceptors.close()
-        self._recorder.close()
+        self._platform.close()
 
     def reload_signalled(self) -> None:
         """SIGHUP: a bad configuration is noted, and the old one stays."""

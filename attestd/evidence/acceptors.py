@@ -35,3 +35,6 @@ class Acceptors(Protocol):
 
     def holds(self, pid: int, acceptor: Acceptor) -> bool:
         """Whether ``pid`` has the accepted socket now."""
+
+    def close(self) -> None:
+        """Let go of what the kernel gave. Idempotent."""

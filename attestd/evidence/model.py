@@ -80,12 +80,29 @@ class Namespaces(msgspec.Struct, frozen=True, kw_only=True):
     ours_mnt: bool | None
 
 
+class CodeSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What the macOS kernel says of the signature over the running image."""
+
+    status: int
+    """The CS_* flags of the process."""
+    cdhash: str
+    """Lower-case hex, 40 digits: hash of the code directory that the kernel enforces; empty: unsigned."""
+    identity: str
+    """The signing identifier; the signer's own word."""
+    team: str
+    """The team identifier; empty for Apple's own programs and ad-hoc signatures."""
+    category: int | None
+    """The kernel's validation category (CS_VALIDATION_CATEGORY_*); None: this macOS does not tell."""
+
+
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     """One process of the chain: the peer (index 0) or an ancestor."""
 
     pid: int
     start_ticks: int
+    """macOS: microseconds since the epoch; 0 where that may not be read."""
     pidfs_ino: int | None
+    """A number that no other process of this boot ever has. macOS: the process's unique id."""
     ppid: int
     uids: tuple[int, int, int, int]
     """Real, effective, saved, file-system uid."""
@@ -124,6 +141,8 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     """Why the kernel recorder, if it is on, does not confirm this link; empty if it does."""
     environ_cut: bool = False
     """The recorded environment is not whole: a variable may be missing from ``posture``."""
+    signature: CodeSignature | None = None
+    """macOS only."""
 
 
 class InputHolders(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +166,10 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[int, ...]
     security_label: str | None
     source: str
-    """peerpidfd | proved | pid-only | pid (not from a socket: inspection) | tcp (see ``Evidence.tcp``)"""
+    """peerpidfd | proved | token (macOS: audit token) | pid-only | pid (not from a socket: inspection) | tcp (see
+    ``Evidence.tcp``)"""
+    pid_version: int | None = None
+    """macOS: counts the images that ran under this pid; it changes with every exec and every reuse."""
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ MEANING = {
     0: "Refused outright, whatever the grants say.",
     1: "Exact bytes, but in the caller's reach: it could have changed or forged something here.",
     2: "Exact bytes, beyond the caller's reach.",
-    3: "A package's own record vouches for the bytes.",
-    4: "The kernel enforces a signature over the bytes. This version never reaches it.",
+    3: "A package's own record vouches for the bytes; macOS: a verified signer whose signature leaves a gap.",
+    4: "The kernel enforces a verified signer's signature over the bytes. Linux never reaches it in this version.",
 }
 
 

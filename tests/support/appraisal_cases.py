@@ -19,6 +19,7 @@ from attestd.appraisal.references import References
 from attestd.evidence.model import Evidence, InputHolders, Link, Namespaces, Script
 from attestd.evidence.recorder import ProcessKey
 from attestd.evidence.tcp import TcpPeer
+from tests.support import mac_cases
 from tests.support.evidence import (
     HOME,
     NAMING,
@@ -555,7 +556,12 @@ def _pid_only() -> Evidence:
     return msgspec.structs.replace(evidence, peer=msgspec.structs.replace(evidence.peer, source="pid-only"))
 
 
-CASES: tuple[Case, ...] = (*_ancestry(), *_identity(), *_circumstances())
+CASES: tuple[Case, ...] = (
+    *_ancestry(),
+    *_identity(),
+    *_circumstances(),
+    *(Case(name, about, evidence) for name, about, evidence in mac_cases.cases()),
+)
 
 
 def vector_of(case: Case) -> Vector:

@@ -20,6 +20,7 @@ from attestd.grants.approve import Options
 from tests.fakes.kernel import OneProcess
 from tests.fakes.launcher import FakeLauncher
 from tests.support.evidence import evidence_of, python_client, shell, terminal
+from tests.support.macs import MacKernel
 from tests.support.streams import Far
 from tests.support.waiting import until
 
@@ -49,14 +50,15 @@ def server_text(name: str = "time", **keys: Any) -> str:
 class Inside:
     """The daemon and its surroundings. Make it in a running loop; ``close`` it."""
 
-    def __init__(self, root: Path, *servers: str, settings: str = "") -> None:
+    def __init__(self, root: Path, *servers: str, settings: str = "", on: str = "one process") -> None:
+        """``on``: a kernel of one process, or ``darwin``: macOS's room on a Mac in memory."""
         self.paths = paths_below(root)
         self.paths.servers.mkdir(parents=True)
         self.paths.config_file.write_text(settings, encoding="utf-8")
         for text in servers or (server_text(),):
             name = text.split('name = "')[1].split('"')[0]
             (self.paths.servers / f"{name}.toml").write_text(text, encoding="utf-8")
-        self.kernel = OneProcess(caller_evidence())
+        self.kernel = MacKernel() if on == "darwin" else OneProcess(caller_evidence())
         self.launcher = FakeLauncher()
         self.clients: list[Far] = []
         self.daemon = self.start()
@@ -114,6 +116,8 @@ class Inside:
         for client in self.clients:
             client.close()
         await until(lambda: self.kernel.open == 0)
+        if isinstance(self.kernel, MacKernel):
+            self.kernel.end()
 
 
 def control_caller(uid: int = 0, *, how: str = "root", pid: int = 1, why_not: str = "") -> ControlCaller[Any]:

@@ -15,7 +15,17 @@ import msgspec
 from attestd.appraisal.classes import ClassTable, parse_class_table
 from attestd.appraisal.digests import Naming
 from attestd.appraisal.references import References, RelayReference
-from attestd.evidence.model import Evidence, FileFacts, InputHolders, Link, Namespaces, Origin, Peer, Script
+from attestd.evidence.model import (
+    CodeSignature,
+    Evidence,
+    FileFacts,
+    InputHolders,
+    Link,
+    Namespaces,
+    Origin,
+    Peer,
+    Script,
+)
 
 BOOT = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 OURS = Namespaces(user=4026531837, pid=4026531836, mnt=4026531841, ours_user=True, ours_pid=True, ours_mnt=True)
@@ -185,6 +195,47 @@ def gnome_shell(**facts: Any) -> Link:
 def sshd(**facts: Any) -> Link:
     """The user's process of sshd, read by a privileged daemon."""
     return link_of("/usr/lib/openssh/sshd-session", "dpkg:openssh-server", **({"tty": None} | facts))
+
+
+SIGNED = 0x20012301
+"""VALID HARD KILL REQUIRE_LV RUNTIME SIGNED."""
+
+
+def mac_program(path: str, origin: str, /, *, signer: str = "", status: int = SIGNED, **facts: Any) -> Link:
+    """A process on macOS. ``signer``: who stands behind the signature; empty: nobody, so that it is unverified."""
+    team, _, identity = origin.rpartition("/")
+    named = Origin(
+        kind="codesign", name=origin if signer else f"unverified/{identity}", version="", verified=bool(signer),
+        detail=signer or "signed ad hoc, by nobody",
+    )  # fmt: skip
+    category = {"Apple": 1, "App Store": 4, "Developer ID": 6}.get(signer, 10)
+    signature = CodeSignature(status=status, cdhash=sha(path)[:40], identity=identity, team=team, category=category)
+    namespaces = Namespaces(user=None, pid=None, mnt=None, ours_user=True, ours_pid=True, ours_mnt=True)
+    base = {"signature": signature, "namespaces": namespaces, "cgroup": "", "tty": "ttys003"}
+    return msgspec.structs.replace(link_of(path, **(base | facts)), origin=named)
+
+
+def mac_zsh(text: str | None = None) -> Link:
+    """Apple's zsh."""
+    script = Script(kind="none", interpreter="shell") if text is None else inline_of("shell", text)
+    argv = ("-zsh",) if text is None else ("zsh", "-c", text)
+    return mac_program("/bin/zsh", "com.apple.zsh", signer="Apple", status=0x20010B01, script=script, argv=argv)
+
+
+def mac_desk() -> tuple[Link, ...]:
+    """Terminal with its login, and launchd."""
+    path = "/System/Applications/Utilities/Terminal.app/Contents/MacOS/Terminal"
+    return (
+        mac_program("/usr/bin/login", "com.apple.login", signer="Apple", uids=(0, 0, 0, 0)),
+        mac_program(path, "com.apple.Terminal", signer="Apple", tty=None),
+        mac_program("/sbin/launchd", "com.apple.xpc.launchd", signer="Apple", pid=1, uid=0, tty=None),
+    )
+
+
+def mac_evidence_of(*links: Link, **facts: Any) -> Evidence:
+    """Evidence of this chain on a Mac."""
+    made = evidence_of(*links, exe_forgeable=False, recorder_reason="macOS needs no recorder", **facts)
+    return msgspec.structs.replace(made, peer=msgspec.structs.replace(made.peer, source="token", pid_version=4711))
 
 
 def init() -> Link:

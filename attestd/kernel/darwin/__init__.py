@@ -1,1 +1,1 @@
-"""The macOS kernel room. This version has none: it runs on Linux only."""
+"""The macOS kernel room (docs/macos.md): libSystem through ctypes, nothing compiled. Not yet proven on hardware."""
