@@ -58,6 +58,7 @@ from attestd.launch.protocol import Launcher
 from attestd.mediation import Appraiser, Attested
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
+from attestd.wire.outgoing_headers import Annotations, annotations_of
 
 SWEEP_S = 0.5
 """How often sessions are looked at without a message: an exec ends one within this time."""
@@ -78,6 +79,8 @@ class Front(msgspec.Struct, kw_only=True):
     shared: SharedServer | None = None
     eras: Eras = msgspec.field(default_factory=Eras)
     """What is known of the eras of its back end."""
+    annotations: dict[str, Annotations] = msgspec.field(default_factory=dict)
+    """By tool: arguments that stand in headers, too."""
     image: ServerImage | None = None
     trouble: str = ""
 
@@ -363,6 +366,10 @@ class Daemon:
                 for name, hint in tool_hints(result).items()
             }
             self.tools.setdefault(server, {}).update(hints)
+            front = self.fronts.get(server)
+            if front is not None:
+                tools = [each for each in result.get("tools") or () if isinstance(each, dict)]
+                front.annotations |= {str(each.get("name")): annotations_of(each) for each in tools}
 
     def turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
         """A connection that never became a session."""

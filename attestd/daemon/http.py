@@ -21,6 +21,7 @@ from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
+from attestd.wire.outgoing_headers import Annotations
 
 if TYPE_CHECKING:
     from attestd.daemon.app import Daemon
@@ -41,7 +42,12 @@ class HttpFronts:
             opener=self._open,
             refused=daemon.turned_away,
             left=lambda peer: daemon.admission.leave(peer.uid),
+            annotations=self._annotations,
         )
+
+    def _annotations(self, server: str, tool: str) -> Annotations:
+        front = self._daemon.fronts.get(server)
+        return {} if front is None else front.annotations.get(tool, {})
 
     def listen(self, port: int) -> None:
         """Serve this port of the loopback addresses, and no other any more; 0: none. Raises ConfigurationError."""

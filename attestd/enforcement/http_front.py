@@ -38,11 +38,13 @@ from attestd.wire.http_rules import (
     demand_headers,
     demand_json,
     demand_own,
+    demand_params,
     demand_token,
     is_modern,
 )
 from attestd.wire.methods import REVISIONS, client_row, revision_of
 from attestd.wire.model import Era, Kind, Limits, Message, WireError
+from attestd.wire.outgoing_headers import Annotations
 from attestd.wire.parse import parse_message
 
 SESSIONS: Final = 256
@@ -75,8 +77,9 @@ class HttpFront:
         opener: Opener,
         refused: Callable[[str, Peer | None, Cause, str], None],
         left: Callable[[Peer], None],
+        annotations: Callable[[str, str], Annotations],
     ) -> None:
-        """``left`` is told of every connection that ended."""
+        """``left`` is told of every connection that ended; ``annotations(server, tool)`` are those that are known."""
         self._loop = loop
         self._limits = limits
         self._origins = origins
@@ -84,6 +87,7 @@ class HttpFront:
         self._opener = opener
         self._refused = refused
         self._left = left
+        self._annotations = annotations
         self.connections: set[HttpConnection] = set()
         self._named: dict[tuple[str, str], HttpSession] = {}
         self._kept: dict[Key, list[HttpSession]] = {}
@@ -189,6 +193,9 @@ class HttpFront:
         else:
             try:
                 demand_headers(exchange.request, message)
+                if message.method == "tools/call":
+                    tool = str(message.params.get("name"))
+                    demand_params(exchange.request, message, self._annotations(server, tool))
             except WireError as error:
                 self._pooled(exchange, server, error, message, modern=True)
                 return

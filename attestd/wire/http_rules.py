@@ -20,6 +20,7 @@ from attestd.wire.http_request import HttpRefusal, HttpRequest
 from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.methods import METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
 from attestd.wire.model import Kind, Message, WireError
+from attestd.wire.outgoing_headers import Annotations, argument_text
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.uris import INVALID_PARAMS
 
@@ -134,11 +135,29 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
         _demand_same(request, message, "mcp-name", message.params[key])
 
 
+def demand_params(request: HttpRequest, message: Message, annotations: Annotations) -> None:
+    """Each annotated argument of a tools/call stands in its header, and says the same there.
+
+    Raises:
+        WireError: With -32020.
+    """
+    for path, token in annotations.items():
+        name, expected = f"mcp-param-{token.lower()}", argument_text(message.params, path)
+        values = request.headers.get(name, ())
+        if expected is None and not values:
+            continue
+        if len(values) != 1 or expected is None:
+            raise _mismatch(message, f"{name} is there {len(values)} times")
+        value = values[0]
+        if decoded(value) != expected:
+            raise _mismatch(message, f"{name} says {value[:64]!a}, the body says something else")
+
+
 def decoded(value: str) -> str | None:
     """A header's value, out of its base64 where it is in that; None if it is not UTF-8 in canonical base64."""
     found = _SENTINEL.match(value)
     if found is None:
-        return None if value.startswith("=?base64?") else value
+        return None if value.startswith("=?base64?") and value.endswith("?=") else value
     try:
         raw = base64.b64decode(found[1], validate=True)
         return raw.decode("utf-8") if base64.b64encode(raw).decode("ascii") == found[1] else None

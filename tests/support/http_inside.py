@@ -120,6 +120,7 @@ class HttpInside:
             opener=self._open,
             refused=lambda server, _peer, cause, _text: self.refusals.append((server, cause)),
             left=self._left,
+            annotations=lambda _server, _tool: {},
         )
 
     def connect(

@@ -13,6 +13,7 @@ from attestd.wire.http_rules import (
     demand_headers,
     demand_json,
     demand_own,
+    demand_params,
     demand_token,
     is_modern,
     own_hosts,
@@ -163,9 +164,39 @@ def test_versions_in_the_body():
         ("=?base64?w7x=?=", None),
         ("=?base64?/w==?=", None),
         ("=?base64?!!?=", None),
-        ("=?base64?w7w=", None),
+        ("=?base64?w7w=", "=?base64?w7w="),
     ],
 )
 def test_base64(value: str, found: str | None):
-    """Canonical, and UTF-8, or nothing."""
+    """Canonical, and UTF-8, or nothing; what only begins so is a value like any other, as specified."""
     assert decoded(value) == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers", "fine"),
+    [
+        ({"where": "west"}, {"mcp_param_region": "west"}, True),
+        ({"where": "Hello"}, {"mcp_param_region": "=?base64?SGVsbG8=?="}, True),
+        ({"where": "=?base64?SGVsbG8="}, {"mcp_param_region": "=?base64?SGVsbG8="}, True),
+        ({}, {}, True),
+        ({"where": None}, {}, True),
+        ({"where": "west", "n": 3}, {"mcp_param_region": "west", "mcp_param_n": "3"}, True),
+        ({"where": "west"}, {}, False),
+        ({"where": "west"}, {"mcp_param_region": "east"}, False),
+        ({"where": "west"}, {"mcp_param_region": ("west", "west")}, False),
+        ({"where": "Hello"}, {"mcp_param_region": "=?base64?SGVsbG8?="}, False),
+        ({"where": "Hello"}, {"mcp_param_region": "=?base64?SGVs!!!bG8=?="}, False),
+        ({}, {"mcp_param_region": "west"}, False),
+        ({"where": "west", "n": 3}, {"mcp_param_region": "west", "mcp_param_n": "4"}, False),
+    ],
+)
+def test_annotated_arguments(arguments: dict[str, Any], headers: dict[str, Any], fine: bool):
+    """What a tool wants in a header stands there once and says the same; headers of nothing are none of our business."""
+    annotations = {("where",): "Region", ("n",): "N"}
+    asked = request(**headers, mcp_param_other="x")
+    if fine:
+        demand_params(asked, message(name="t", arguments=arguments), annotations)
+        return
+    with pytest.raises(WireError) as caught:
+        demand_params(asked, message(name="t", arguments=arguments), annotations)
+    assert caught.value.rpc_code == -32020
