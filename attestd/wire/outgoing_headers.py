@@ -53,7 +53,7 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
         headers.append(("Mcp-Name", encoded(name)))
     if method == "tools/call":
         for path, token in annotations.items():
-            text = _scalar(_at(params.get("arguments"), path))
+            text = argument_text(params, path)
             if text is not None:
                 headers.append((f"Mcp-Param-{token}", encoded(text)))
     return headers
@@ -72,6 +72,11 @@ def annotations_of(tool: Mapping[str, Any]) -> Annotations:
     _walk(tool.get("inputSchema"), (), found)
     taken = [token.lower() for token in found.values()]
     return {path: token for path, token in found.items() if taken.count(token.lower()) == 1}
+
+
+def argument_text(params: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
+    """An argument as its header says it; None: there is none, or it is no scalar."""
+    return _scalar(_at(params.get("arguments"), path))
 
 
 def _walk(schema: Any, path: tuple[str, ...], found: Annotations) -> None:

@@ -70,9 +70,6 @@ def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
     (files / "note.txt").write_text("first", encoding="utf-8")
     (files / "big.txt").write_text("x" * (BIG // 2), encoding="utf-8")  # the server sends it twice in one result
     repository = _repository(scratch)
-    node = str(installed.node)
-    own = str(installed.programs / "server.mjs")
-    sdk = str(SUPPORT / "sdk_server.py")
     npm = installed.server("everything")
     reference = (
         ("list", ["list"]),
@@ -81,24 +78,6 @@ def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
         ("read", ["read", "demo://resource/dynamic/text/1"]),
         ("cancel", ["cancel", "trigger-long-running-operation", {"duration": 20, "steps": 100}]),
         ("subscribe", ["subscribe", "demo://resource/dynamic/text/1", "toggle-subscriber-updates", {}]),
-    )
-    typescript = (
-        ("list", ["list"]),
-        ("call", ["call", "echo", {"message": "hi"}]),
-        ("error", ["call", "fail", {}]),
-        ("read", ["read", "notes://one"]),
-        ("cancel", ["cancel", "slow", {"seconds": 30}]),
-        ("subscribe", ["subscribe", "notes://one", "touch", {}]),
-        ("big", ["big", "big", {"size": BIG}]),
-    )
-    python = (
-        ("list", ["list"]),
-        ("call", ["call", "add", {"a": 2, "b": 3}]),
-        ("error", ["call", "fail", {}]),
-        ("read", ["read", "notes://one"]),
-        ("cancel", ["cancel", "slow", {"seconds": 30}]),
-        ("subscribe", ["subscribe", "notes://one", "note", {"name": "one", "text": "new"}]),
-        ("big", ["big", "big", {"size": BIG}]),
     )
     return (
         Row(server=Server(name="npm-everything", command=(*npm, "stdio")), steps=reference),
@@ -142,6 +121,34 @@ def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
                 ("big", ["big", "git_show", {"repo_path": str(repository), "revision": "HEAD"}]),
             ),
         ),
+        *_sdks(installed),
+    )
+
+
+def _sdks(installed: Installed) -> tuple[Row, ...]:
+    """Servers of our own, made with each SDK."""
+    node = str(installed.node)
+    own = str(installed.programs / "server.mjs")
+    sdk = str(SUPPORT / "sdk_server.py")
+    typescript = (
+        ("list", ["list"]),
+        ("call", ["call", "echo", {"message": "hi"}]),
+        ("error", ["call", "fail", {}]),
+        ("read", ["read", "notes://one"]),
+        ("cancel", ["cancel", "slow", {"seconds": 30}]),
+        ("subscribe", ["subscribe", "notes://one", "touch", {}]),
+        ("big", ["big", "big", {"size": BIG}]),
+    )
+    python = (
+        ("list", ["list"]),
+        ("call", ["call", "add", {"a": 2, "b": 3}]),
+        ("error", ["call", "fail", {}]),
+        ("read", ["read", "notes://one"]),
+        ("cancel", ["cancel", "slow", {"seconds": 30}]),
+        ("subscribe", ["subscribe", "notes://one", "note", {"name": "one", "text": "new"}]),
+        ("big", ["big", "big", {"size": BIG}]),
+    )
+    return (
         Row(server=Server(name="python-sdk", command=(sys.executable, sdk)), steps=python),
         Row(server=Server(name="ts1", command=(node, own, "ts1", "stdio")), steps=typescript),
         Row(
