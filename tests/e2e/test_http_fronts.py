@@ -244,12 +244,12 @@ def test_modern_requests(caller: Caller):
     assert {"name": "echo", "inputSchema": {"type": "object"}} in tools
     call = {"name": "echo", "arguments": {}}
     if caller.modern("tools/call", call, "new", follow=False).status == 307:
-        guessed = caller.modern("tools/call", call, "new", path=f"{caller.path}?proof=guessed").json["result"]
-        assert guessed["resultType"] == "input_required"
-        again = {**call, "requestState": guessed["requestState"]}
-        assert (
-            "content" in caller.modern("tools/call", again, "new", path=f"{caller.path}?proof=guessed").json["result"]
-        )
+        wrong = f"{caller.path}?proof=guessed"
+        asked = caller.modern("tools/call", call, "new", path=wrong).json["result"]
+        if "content" not in asked:  # on a Unix socket the position proves it by now
+            assert asked["resultType"] == "input_required"
+            again = {**call, "requestState": asked["requestState"]}
+            assert "content" in caller.modern("tools/call", again, "new", path=wrong).json["result"]
     assert "content" in caller.modern("tools/call", {"name": "echo", "arguments": {}}, "new").json["result"]
 
 
