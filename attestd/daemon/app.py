@@ -59,7 +59,6 @@ from attestd.launch.protocol import Launcher
 from attestd.mediation import Attested
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
-from attestd.wire.outgoing_headers import Annotations
 
 SWEEP_S = 0.5
 """How often sessions are looked at without a message: an exec ends one within this time."""
@@ -80,8 +79,6 @@ class Front(msgspec.Struct, kw_only=True):
     shared: SharedServer | None = None
     eras: Eras = msgspec.field(default_factory=Eras)
     """What is known of the eras of its back end."""
-    annotations: dict[str, Annotations] = msgspec.field(default_factory=dict)
-    """By tool: arguments that stand in headers, too."""
     image: ServerImage | None = None
     trouble: str = ""
 
