@@ -63,16 +63,6 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes of the steps at a place; None for a step that the client does not have."""
 
 
-_REFERENCE = (
-    ("list", ["list"]),
-    ("call", ["call", "echo", {"message": "hi"}]),
-    ("error", ["call", "get-sum", {"a": "no number"}]),
-    ("read", ["read", "demo://resource/dynamic/text/1"]),
-    ("cancel", ["cancel", "trigger-long-running-operation", {"duration": 20, "steps": 100}]),
-    ("subscribe", ["subscribe", "demo://resource/dynamic/text/1", "toggle-subscriber-updates", {}]),
-)
-
-
 def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
     """The servers, with files for them below ``scratch``."""
     files = scratch / "files"
@@ -81,10 +71,18 @@ def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
     (files / "big.txt").write_text("x" * (BIG // 2), encoding="utf-8")  # the server sends it twice in one result
     repository = _repository(scratch)
     npm = installed.server("everything")
+    reference = (
+        ("list", ["list"]),
+        ("call", ["call", "echo", {"message": "hi"}]),
+        ("error", ["call", "get-sum", {"a": "no number"}]),
+        ("read", ["read", "demo://resource/dynamic/text/1"]),
+        ("cancel", ["cancel", "trigger-long-running-operation", {"duration": 20, "steps": 100}]),
+        ("subscribe", ["subscribe", "demo://resource/dynamic/text/1", "toggle-subscriber-updates", {}]),
+    )
     return (
-        Row(server=Server(name="npm-everything", command=(*npm, "stdio")), steps=_REFERENCE),
-        Row(server=Server(name="npm-everything-http", command=(*npm, "streamableHttp"), path="/mcp"), steps=_REFERENCE),
-        Row(server=Server(name="npm-everything-sse", command=(*npm, "sse"), path="/sse", sse=True), steps=_REFERENCE),
+        Row(server=Server(name="npm-everything", command=(*npm, "stdio")), steps=reference),
+        Row(server=Server(name="npm-everything-http", command=(*npm, "streamableHttp"), path="/mcp"), steps=reference),
+        Row(server=Server(name="npm-everything-sse", command=(*npm, "sse"), path="/sse", sse=True), steps=reference),
         Row(
             server=Server(name="npm-filesystem", command=(*installed.server("filesystem"), str(files))),
             steps=(
@@ -151,18 +149,18 @@ def _sdks(installed: Installed) -> tuple[Row, ...]:
         ("big", ["big", "big", {"size": BIG}]),
     )
     return (
-        Row(server=Server(name="python-sdk", command=(sys.executable, sdk)), steps=_PYTHON),
-        Row(server=Server(name="ts1", command=(node, own, "ts1", "stdio")), steps=_TYPESCRIPT),
+        Row(server=Server(name="python-sdk", command=(sys.executable, sdk)), steps=python),
+        Row(server=Server(name="ts1", command=(node, own, "ts1", "stdio")), steps=typescript),
         Row(
-            server=Server(name="ts1-http", command=(node, own, "ts1", "http", "{port}"), path="/mcp"), steps=_TYPESCRIPT
+            server=Server(name="ts1-http", command=(node, own, "ts1", "http", "{port}"), path="/mcp"), steps=typescript
         ),
         Row(
             server=Server(name="ts1-sse", command=(node, own, "ts1", "sse", "{port}"), path="/sse", sse=True),
-            steps=_TYPESCRIPT,
+            steps=typescript,
         ),
-        Row(server=Server(name="ts2", command=(node, own, "ts2", "stdio")), steps=_TYPESCRIPT),
+        Row(server=Server(name="ts2", command=(node, own, "ts2", "stdio")), steps=typescript),
         Row(
-            server=Server(name="ts2-http", command=(node, own, "ts2", "http", "{port}"), path="/mcp"), steps=_TYPESCRIPT
+            server=Server(name="ts2-http", command=(node, own, "ts2", "http", "{port}"), path="/mcp"), steps=typescript
         ),
     )
 
