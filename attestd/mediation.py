@@ -250,12 +250,20 @@ class Mediator:
         """Record that a response or notification of the client was dropped, and why."""
         return self._stray(message, cause, clock, 0)
 
-    def refuse(self, request: CallRequest, cause: Cause, detail: str, clock: Clock) -> Outcome:
-        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded."""
+    def refuse(
+        self, request: CallRequest, cause: Cause, detail: str, clock: Clock, *, may_have_run: bool = False
+    ) -> Outcome:
+        """Refuse a parsed request for a reason that the session found (unproven, limits, no back end), recorded.
+
+        ``may_have_run``: the server may have done it, so the client is not told to send it again if it has an effect.
+        """
         try:
-            return self._refuse(request, Deny(cause=cause, detail=detail), clock, 0)
+            refused = self._refuse(request, Deny(cause=cause, detail=detail), clock, 0)
         except AuditUnavailableError:
             return self._unrecorded(request, detail if cause is Cause.AUDIT_UNAVAILABLE else "")
+        if may_have_run and request.effectful:
+            return msgspec.structs.replace(refused, refusal=msgspec.structs.replace(refused.refusal, retry=False))
+        return refused
 
     def ending(self) -> Cause | None:
         """Step 4 without a message: why the session must end now, if it must."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from pathlib import Path
 from typing import cast
 
 import click
 
 from attestd.cli.command import Command, LazyGroup, client_of, json_option
 from attestd.cli.output import ask, console, fields, line, remark, table
-from attestd.control.messages import AddServer, ListServers, RemoveServer, ShowServer, Transport
+from attestd.control.messages import AddServer, ListServers, RemoveServer, ShowServer, Transport, TrustServer
 from attestd.control.replies import Server
 from attestd.errors import UsageError
 
@@ -35,7 +36,8 @@ def list_servers(ctx: click.Context, as_json: bool) -> None:
 
 
 def _target(server: Server) -> str:
-    return shlex.join(server.command) or server.path or server.url or ""
+    url = server.url and (f"{server.url} over {server.path}" if server.path else server.url)
+    return shlex.join(server.command) or url or server.path or ""
 
 
 @command.command(cls=Command, name="show", example="attestctl servers show time")
@@ -75,12 +77,15 @@ def _show(server: Server) -> None:
 @click.argument("server_command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARGUMENT]...]")
 @click.option(
     "--transport",
-    type=click.Choice(["stdio", "unix"]),
-    default="stdio",
-    show_default=True,
-    help="How attestd reaches the server.",
+    type=click.Choice(["stdio", "unix", "http", "sse"]),
+    help="How attestd reaches the server: by default http with --url, else stdio.",
 )
-@click.option("--path", metavar="PATH", help="The server's own socket, with --transport unix.")
+@click.option("--path", metavar="PATH", help="The server's own socket; with --url, HTTP is spoken over it.")
+@click.option("--url", metavar="URL", help="Address of an HTTP server: http:// on this machine, https:// anywhere.")
+@click.option("--token-file", metavar="FILE", help="File with the token that the server wants (mode 0600).")
+@click.option("--header", "headers", multiple=True, metavar="NAME=FILE", help="Further header, its value in a file.")
+@click.option("--ca-file", metavar="FILE", help="Certificate authorities for the URL, instead of the system's.")
+@click.option("--program", metavar="DIGEST", help="Program digest that must answer; else the first one is pinned.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; nothing else is inherited.")
 @click.option("--shared", is_flag=True, help="One back end for all callers instead of one for each connection.")
 @json_option
@@ -91,8 +96,13 @@ def add(
     *,
     name: str,
     server_command: tuple[str, ...],
-    transport: str,
+    transport: str | None,
     path: str | None,
+    url: str | None,
+    token_file: str | None,
+    headers: tuple[str, ...],
+    ca_file: str | None,
+    program: str | None,
     env: tuple[str, ...],
     shared: bool,
     as_json: bool,
@@ -103,9 +113,14 @@ def add(
     """
     request = AddServer(
         name=name,
-        transport=cast("Transport", transport),
+        transport=cast("Transport", transport or ("http" if url else "stdio")),
         command=_absolute(server_command),
         path=path,
+        url=url,
+        token_file=token_file and str(Path(token_file).absolute()),
+        header_files={name: str(Path(file).absolute()) for name, file in map(_assignment, headers)},
+        ca_file=ca_file and str(Path(ca_file).absolute()),
+        program=program,
         env=dict(map(_assignment, env)),
         shared=shared,
     )
@@ -128,8 +143,23 @@ def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
 def _assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise UsageError(f"cannot read the environment {text!r}: expected NAME=VALUE")
+        raise UsageError(f"cannot read {text!r}: expected NAME=VALUE")
     return name, value
+
+
+@command.command(cls=Command, name="trust", example="attestctl servers trust notes")
+@click.argument("name")
+@json_option
+@click.pass_context
+def trust(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Accept another program at a server's address.
+
+    attestd pins the program that answers first. After an update of the server, this forgets it: the next program that
+    answers is pinned.
+    """
+    for server in ask(client_of(ctx), TrustServer(name=name), as_json=as_json):
+        if not as_json:
+            line(console(), "the next program that answers is trusted as ", server.name)
 
 
 @command.command(cls=Command, name="remove", example="attestctl servers remove clock")

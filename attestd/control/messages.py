@@ -171,11 +171,23 @@ class AddServer(Request[Server], frozen=True, kw_only=True, tag="servers-add"):
     transport: Transport = "stdio"
     command: Words = ()
     path: str | None = None
-    """Of the back end's Unix socket, for transport ``unix``."""
+    """Of the back end's Unix socket, for transport ``unix``; with a url: HTTP is spoken over it."""
     url: str | None = None
+    """For transports ``http`` and ``sse``."""
+    token_file: str | None = None
+    header_files: dict[Word, str] = {}
+    ca_file: str | None = None
+    program: Word | None = None
+    """Program digest that must answer."""
     env: dict[Word, str] = {}
     run_as: Word = "caller"
     shared: bool = False
+
+
+class TrustServer(Request[Server], frozen=True, kw_only=True, tag="servers-trust"):
+    """Forget which program answered at a server's address: the next one that answers is pinned."""
+
+    name: Word
 
 
 class RemoveServer(Request[Server], frozen=True, kw_only=True, tag="servers-remove"):
@@ -251,6 +263,7 @@ AnyRequest = (
     | ListServers
     | ShowServer
     | AddServer
+    | TrustServer
     | RemoveServer
     | Explain
     | Why

@@ -46,6 +46,7 @@ ROUTES: Final[dict[type[m.Request[Any]], Route]] = {
     m.ListServers: Route("servers", r.Server, _MANY, approver=False),
     m.ShowServer: Route("servers_show", r.Server, _ONE, approver=False),
     m.AddServer: Route("servers_add", r.Server, _ONE, approver=True),
+    m.TrustServer: Route("servers_trust", r.Server, _ONE, approver=True),
     m.RemoveServer: Route("servers_remove", r.Server, _ONE, approver=True),
     m.Explain: Route("explain", r.Explanation, _ONE, approver=False),
     m.Why: Route("why", r.Explanation, _ONE, approver=False),

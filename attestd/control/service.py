@@ -104,6 +104,9 @@ class Service(Protocol[ResultT_contra]):
     async def servers_add(self, caller: ControlCaller[ResultT_contra], request: m.AddServer) -> r.Server:
         """The new server. Raises ConfigurationError (name taken or malformed, fields of another transport)."""
 
+    async def servers_trust(self, caller: ControlCaller[ResultT_contra], request: m.TrustServer) -> r.Server:
+        """The server. Raises NothingToDoError if there is none of that name, or nothing was pinned."""
+
     async def servers_remove(self, caller: ControlCaller[ResultT_contra], request: m.RemoveServer) -> r.Server:
         """The server as it was. Raises NothingToDoError."""
 

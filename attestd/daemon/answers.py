@@ -212,17 +212,17 @@ class Answers:
     async def servers_add(self, caller: Caller, request: m.AddServer) -> r.Server:
         """Register a server, in its file and at once."""
         daemon = self._daemon
-        if request.transport not in ("stdio", "unix"):
-            raise ConfigurationError(
-                f"cannot add a server with transport {request.transport!r}: this version has stdio and unix"
-            )
         settings = ServerSettings(
             name=request.name,
             transport=request.transport,
             command=request.command,
             env=dict(request.env),
             socket=request.path or "",
-            peer=BackPeer(),
+            url=request.url or "",
+            token_file=request.token_file or "",
+            header_files=dict(request.header_files),
+            ca_file=request.ca_file or "",
+            peer=BackPeer(program=request.program),
             run_as=request.run_as,
             shared=request.shared,
         )
@@ -236,8 +236,9 @@ class Answers:
             caller,
             "server.add",
             request.name,
-            {"transport": request.transport, "command": " ".join(request.command)[:512]},
+            {"transport": request.transport, "command": (request.url or " ".join(request.command))[:512]},
         )
+        daemon.approvals.store.drop_pins(request.name)
         path = write_server(daemon.paths.servers, settings)
         try:
             daemon.open_front(settings)
@@ -245,6 +246,15 @@ class Answers:
             path.unlink(missing_ok=True)
             raise
         return self._server(request.name)
+
+    async def servers_trust(self, caller: Caller, request: m.TrustServer) -> r.Server:
+        """Forget the pinned program; the next one that answers is pinned."""
+        daemon = self._daemon
+        found = self._server(request.name)
+        self._act(caller, "server.trust", request.name, {})
+        if not daemon.approvals.store.drop_pins(request.name):
+            raise NothingToDoError(f"cannot forget the program of {request.name!r}: none was pinned")
+        return found
 
     async def servers_remove(self, caller: Caller, request: m.RemoveServer) -> r.Server:
         """Take a server out; its sessions end."""

@@ -27,10 +27,12 @@ from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import Backs, ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
 from attestd.daemon.http import HttpFronts
+from attestd.daemon.http_backs import HttpBacks
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.opening import challenge, open_session
 from attestd.daemon.paths import Paths, policy_directory, private_directory
 from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.server_notes import ServerNotes
 from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ToolFacts
@@ -44,6 +46,7 @@ from attestd.enforcement.shared import Attached, SharedServer
 from attestd.enforcement.tcp_listener import dressed
 from attestd.enforcement.workers import Workers
 from attestd.errors import AttestdError, AuditUnavailableError, Cause, NothingToDoError
+from attestd.evidence.acceptors import Acceptors
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
 from attestd.evidence.recorder import Recorder
@@ -77,7 +80,17 @@ class Front(msgspec.Struct, kw_only=True):
 class Daemon:
     """One running attestd. Everything but evidence collection happens on the loop's thread."""
 
-    def __init__(self, *, paths: Paths, kernel: Kernel, recorder: Recorder, launcher: Launcher, host_id: str) -> None:
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        kernel: Kernel,
+        recorder: Recorder,
+        launcher: Launcher,
+        host_id: str,
+        acceptors: Acceptors | None = None,
+    ) -> None:
+        """Without ``acceptors``, servers on loopback TCP cannot be attested and are refused."""
         self.paths = paths
         self.recorder = recorder
         self.kernel = kernel
@@ -111,13 +124,22 @@ class Daemon:
             self.audit.close()
             raise
         try:
+            notes = ServerNotes(self)
             self.backs = Backs(
                 loop=self.loop,
                 launcher=launcher,
                 kernel=kernel,
                 workers=self.workers,
                 attest_seconds=lambda: self.settings.limits.attest_seconds,
-                seen=self._server_seen,
+                seen=notes.seen,
+            )
+            self.http_backs = HttpBacks(
+                loop=self.loop,
+                backs=self.backs,
+                acceptors=acceptors,
+                pins=self.approvals.store,
+                pinned=notes.pinned,
+                state=notes.state,
             )
             self.http = HttpFronts(self)
             self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
@@ -207,26 +229,9 @@ class Daemon:
                 connection.close(cause, text)
         if front.shared is not None:
             front.shared.close()
+        self.http_backs.forget(name)
         self.tools.pop(name, None)
         return front
-
-    def _server_seen(self, name: str, image: ServerImage) -> None:
-        """An attested back end, before a byte is passed to it."""
-        front = self.fronts.get(name)
-        if front is not None:
-            front.image = image
-            front.trouble = ""
-        self.record(
-            Entry(
-                kind="hop",
-                server=name,
-                method="server",
-                verdict="ok",
-                pid=image.pid,
-                uid=image.uid,
-                detail={"image": image.describe},
-            )
-        )
 
     # -- sessions ---------------------------------------------------------------------------------------------------
 
@@ -323,7 +328,9 @@ class Daemon:
             self.trouble(error.message)
             raise
 
-    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> StreamLink:
+    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> Link:
+        if server.transport in ("http", "sse"):
+            return await self.http_backs.open(server, owner, self.settings.limits.wire())
         back = await self.backs.open(server)
         return StreamLink(self.loop, back, owner, self.settings.limits.wire())
 
@@ -441,6 +448,7 @@ class Daemon:
         for timer in self._timers:
             timer.cancel()
         self._close_fronts()
+        await self.http_backs.close()
         await self.launcher.close()
         self.workers.shutdown()
         self.record(Entry(kind="log", id="stop"))

@@ -12,9 +12,11 @@ import pwd
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
+from attestd.appraisal.digests import program_digest
 from attestd.daemon.config import ServerSettings
 from attestd.enforcement.connection import ServerError
 from attestd.enforcement.workers import TooSlowError, Workers
@@ -23,6 +25,7 @@ from attestd.evidence.model import Evidence
 from attestd.evidence.protocol import Collected, Kernel
 from attestd.launch.protocol import Backend, Command, Launcher
 
+T = TypeVar("T")
 CONNECT_S = 5.0
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -34,6 +37,8 @@ class ServerImage(msgspec.Struct, frozen=True, kw_only=True):
     uid: int
     path: str
     sha256: str | None
+    digest: str = ""
+    """Program digest."""
     program: str = ""
     """Script or module that an interpreter runs, with its digest."""
 
@@ -86,11 +91,11 @@ class StdioBack:
 class UnixBack:
     """A connection to a server that listens on a Unix socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, describe: str) -> None:
         self._sock = sock
         self.read_fd = sock.fileno()
         self.write_fd = self.read_fd
-        self.describe = ""
+        self.describe = describe
 
     def finish(self) -> None:
         """No more requests."""
@@ -124,10 +129,10 @@ class Backs:
         """``seen(server, image)`` is told of every attested back end before a byte is passed; it may raise."""
         self._loop = loop
         self._launcher = launcher
-        self._kernel = kernel
+        self.kernel = kernel
         self._workers = workers
         self._attest_seconds = attest_seconds
-        self._seen = seen
+        self.seen = seen
 
     async def open(self, server: ServerSettings) -> StdioBack | UnixBack:
         """An opened and attested back end. Raises ServerError."""
@@ -137,8 +142,10 @@ class Backs:
         back = StdioBack(Command(argv=server.command, env=environment(server), cwd=server.cwd))
         try:
             pid = await back.start(self._launcher)
-            evidence = await self._collect(partial(self._kernel.collect_pid, pid))
-            self._admit(server, back, evidence)
+            evidence = await self._collect(partial(self.kernel.collect_pid, pid))
+            image = self.examined(server, evidence)
+            back.describe = image.describe
+            self.seen(server.name, image)
         except ServerError:
             back.stop()
             raise
@@ -156,32 +163,40 @@ class Backs:
         return back
 
     async def _unix(self, server: ServerSettings) -> UnixBack:
+        sock, image = await self.connect_unix(server, known=None)
+        return UnixBack(sock, image.describe)
+
+    async def connect_unix(
+        self, server: ServerSettings, *, known: ServerImage | None
+    ) -> tuple[socket.socket, ServerImage]:
+        """A connection to an attested listener. One that is ``known`` is not told again. Raises ServerError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        back = UnixBack(sock)
         try:
             await asyncio.wait_for(self._loop.sock_connect(sock, server.socket), CONNECT_S)
-            peer = self._kernel.peer(sock.fileno())
-            _demand_uid(server, peer.uid)
+            peer = self.kernel.peer(sock.fileno())
+            demand_uid(server, peer.uid, server.socket)
             held = sock.dup()  # what hangs keeps a socket of its own
-            evidence = await self._collect(partial(self._kernel.collect, held.fileno(), peer), held.close)
-            self._admit(server, back, evidence)
+            evidence = await self._collect(partial(self.kernel.collect, held.fileno(), peer), held.close)
+            image = self.examined(server, evidence)
+            if image != known:
+                self.seen(server.name, image)
         except ServerError:
-            back.stop()
+            sock.close()
             raise
         except EvidenceError as error:
-            back.stop()
+            sock.close()
             raise ServerError(
                 Cause.SERVER_UNTRUSTED, f"cannot attest the server on {server.socket}: {error.message}"
             ) from error
         except (OSError, TimeoutError) as error:
-            back.stop()
+            sock.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not accept"
             raise ServerError(Cause.SERVER_UNAVAILABLE, f"cannot connect to {server.socket}: {reason}") from error
         except BaseException:
-            back.stop()
+            sock.close()
             raise
-        return back
+        return sock, image
 
     async def _collect(self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None) -> Evidence:
         def late(collected: Collected | None) -> None:
@@ -189,21 +204,29 @@ class Backs:
             if collected is not None:
                 collected.watch.close()
 
+        collected = await self.work(collect, late)
+        late(collected)
+        return collected.evidence
+
+    async def work(self, look: Callable[[], T], late: Callable[[T | None], None]) -> T:
+        """What a worker thread finds out about a server; ``late`` is called instead if nobody waits any more.
+
+        Raises ServerError if it takes too long, and what ``look`` raises.
+        """
         seconds = self._attest_seconds()
         try:
-            collected = await self._workers.run(collect, seconds=seconds, late=late)
+            return await self._workers.run(look, seconds=seconds, late=late)
         except asyncio.CancelledError:  # ``late`` lets go
             raise
         except TooSlowError as error:
             text = f"a file or process of the server did not answer within {seconds:g} s"
             raise ServerError(Cause.SERVER_UNAVAILABLE, text) from error
         except BaseException:
-            release()
+            late(None)
             raise
-        late(collected)
-        return collected.evidence
 
-    def _admit(self, server: ServerSettings, back: StdioBack | UnixBack, evidence: Evidence) -> None:
+    def examined(self, server: ServerSettings, evidence: Evidence) -> ServerImage:
+        """Who the server is, if the registry accepts it. Raises ServerError."""
         link = evidence.chain[0]
         script = link.script
         image = ServerImage(
@@ -211,21 +234,26 @@ class Backs:
             uid=link.uids[1],
             path=link.exe.path if link.exe is not None else "unreadable",
             sha256=link.exe.sha256 if link.exe is not None else None,
+            digest=program_digest(link),
             program=f" {script.kind} {script.name} sha256 {script.sha256}" if script is not None else "",
         )
         wanted = server.peer.exe_sha256
         if wanted is not None and image.sha256 != wanted:
             text = f"server {server.name!r} runs sha256 {image.sha256 or 'unreadable'}, expected {wanted}"
             raise ServerError(Cause.SERVER_UNTRUSTED, text)
-        back.describe = image.describe
-        self._seen(server.name, image)
+        named = server.peer.program
+        if named is not None and image.digest != named:
+            text = f"server {server.name!r} is {image.describe}: program {image.digest}, expected {named}"
+            raise ServerError(Cause.SERVER_UNTRUSTED, text)
+        return image
 
 
-def _demand_uid(server: ServerSettings, uid: int) -> None:
+def demand_uid(server: ServerSettings, uid: int, place: str) -> None:
+    """Refuse a server of another user than the registry expects. Raises ServerError."""
     expected = {server.peer.uid} if server.peer.uid is not None else {os.geteuid(), 0}
     if uid not in expected:
         wanted = " or ".join(str(each) for each in sorted(expected))
-        text = f"uid {uid} listens on {server.socket}, expected uid {wanted}"
+        text = f"uid {uid} listens on {place}, expected uid {wanted}"
         raise ServerError(Cause.SERVER_UNTRUSTED, text, hint="set server.peer.uid if that is right")
 
 

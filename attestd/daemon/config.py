@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from attestd.daemon.http_settings import http_rules
 from attestd.errors import ConfigurationError
 from attestd.wire.model import Limits
 
@@ -93,6 +94,9 @@ class BackPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None: the daemon's own uid, or root."""
     exe_sha256: str | None = None
     """Digest that its executable must have, 64 hex digits; it counts for started servers too."""
+    program: str | None = None
+    """Program digest (executable and script, see `attestctl inspect`), 64 hex digits. None on loopback HTTP: the
+    program that answers first is pinned."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,8 +104,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     name: str
     """What clients and people call it; also the name of its socket."""
-    transport: Literal["stdio", "unix"]
-    """`stdio`: attestd starts `command`; `unix`: it connects to `socket`."""
+    transport: Literal["stdio", "unix", "http", "sse"]
+    """`stdio`: attestd starts `command`; `unix`: it connects to `socket`; `http`: Streamable HTTP at `url`; `sse`:
+    HTTP+SSE of 2024-11-05 at `url`."""
     command: tuple[str, ...] = ()
     """The program and its arguments, for `stdio`."""
     env: dict[str, str] = {}
@@ -109,7 +114,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     cwd: str = "/"
     """Working directory of the server."""
     socket: str = ""
-    """Absolute path of the server's own socket, for `unix`."""
+    """Absolute path of the server's own socket, for `unix`; with `http` and `sse`: HTTP is spoken over it."""
+    url: str = ""
+    """Address of the server, for `http` and `sse`: `http://` on this machine, `https://` anywhere."""
+    token_file: str = ""
+    """Absolute path of a file whose one line is sent as `Authorization: Bearer`, for `http` and `sse`; mode 0600."""
+    header_files: dict[str, str] = {}
+    """Further headers: name and absolute path of the file whose one line is the value; mode 0600."""
+    ca_file: str = ""
+    """Absolute path of the certificate authorities (PEM) that may vouch for `url`, instead of the system's."""
     peer: BackPeer = BackPeer()
     run_as: str = "caller"
     """Only `caller` in user mode: servers run as you."""
@@ -200,6 +213,7 @@ def validate_server(server: ServerSettings, path: Path, sockets: Path, *, user_m
         (any("\0" in word for word in words), "command", "a NUL character", "text without NUL"),
         (user_mode and server.run_as != "caller", "run_as", server.run_as, '"caller": user mode starts servers as you'),
         (not user_mode and stdio, "transport", server.transport, '"unix": system mode does not start servers yet'),
+        *http_rules(server),
     )
     for broken, key, found, expected in rules:
         if broken:
@@ -214,17 +228,21 @@ def write_server(directory: Path, server: ServerSettings) -> Path:
         lines.append("command = [" + ", ".join(_toml(word) for word in server.command) + "]")
     if server.env:
         lines.append("env = { " + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in server.env.items()) + " }")
-    if server.socket:
-        lines.append(f"socket = {_toml(server.socket)}")
+    texts = ("socket", "url", "token_file", "ca_file")
+    lines += [f"{key} = {_toml(value)}" for key in texts if (value := getattr(server, key))]
+    if server.header_files:
+        pairs = (f"{_toml(k)} = {_toml(v)}" for k, v in server.header_files.items())
+        lines.append("header_files = { " + ", ".join(pairs) + " }")
     lines += [
         f"cwd = {_toml(server.cwd)}",
         f"run_as = {_toml(server.run_as)}",
         f"shared = {str(server.shared).lower()}",
     ]
-    if server.peer.uid is not None or server.peer.exe_sha256 is not None:
+    if server.peer != BackPeer():
         lines.append("[server.peer]")
         lines += [f"uid = {server.peer.uid}"] if server.peer.uid is not None else []
         lines += [f"exe_sha256 = {_toml(server.peer.exe_sha256)}"] if server.peer.exe_sha256 is not None else []
+        lines += [f"program = {_toml(server.peer.program)}"] if server.peer.program is not None else []
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = directory / f".{server.name}.new"

@@ -20,6 +20,7 @@ from attestd.evidence.model import Peer
 from attestd.kernel.linux.kernel import LinuxKernel, host_id
 from attestd.kernel.linux.recorder import pins
 from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
+from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
@@ -34,6 +35,7 @@ class Serving:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
         self._recorder = FollowedRecorder(partial(open_recorder, recorder_root or pins.ROOT))
+        self._acceptors = LinuxAcceptors()
         try:
             self.daemon = Daemon(
                 paths=paths,
@@ -41,8 +43,10 @@ class Serving:
                 recorder=self._recorder,
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",
+                acceptors=self._acceptors,
             )
         except BaseException:
+            self._acceptors.close()
             self._recorder.close()
             raise
         loop.set_exception_handler(self._bug_in_loop)
@@ -59,6 +63,7 @@ class Serving:
             self._control.start()
         except BaseException:
             self.daemon.abandon()
+            self._acceptors.close()
             self._recorder.close()
             raise
 
@@ -66,6 +71,7 @@ class Serving:
         """End everything in order."""
         await self._control.close()
         await self.daemon.close()
+        self._acceptors.close()
         self._recorder.close()
 
     def reload_signalled(self) -> None:

@@ -88,6 +88,7 @@ def server(front: Front, path: Path, sessions: int) -> r.Server:
         state=state(front, sessions),
         command=settings.command,
         path=settings.socket or None,
+        url=settings.url or None,
         env=tuple(sorted(settings.env)),
         run_as=settings.run_as,
         shared=settings.shared,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from attestd.errors import AuditUnavailableError, Cause
+from attestd.mediation import Clock, Mediator, Outcome
 from attestd.wire.model import CallRequest, Message, Target, WireError
 
 
@@ -119,6 +120,22 @@ class Held(msgspec.Struct, frozen=True):
     request: CallRequest
     size: int
     deadline_ns: int
+
+
+class UnansweredError(WireError):
+    """A request to which no answer of the server will come; ``cause`` says why."""
+
+    def __init__(self, cause: Cause, message: str, *, request_id: str | int, sent: bool) -> None:
+        super().__init__(cause, message, request_id=request_id)
+        self.sent = sent
+        """Whether the server may have done it."""
+
+
+def unanswered(mediator: Mediator, request: CallRequest, error: WireError, clock: Clock) -> Outcome:
+    """The refusal of a forwarded request whose answer does not come, or is not MCP."""
+    if isinstance(error, UnansweredError):
+        return mediator.refuse(request, error.cause, error.message, clock, may_have_run=error.sent)
+    return mediator.refuse(request, Cause.SERVER_MALFORMED, error.message, clock)
 
 
 def unshown(error: WireError | AuditUnavailableError) -> tuple[Cause, str]:

@@ -36,6 +36,7 @@ from attestd.enforcement.effects import (
     no,
     raiser,
     reply,
+    unanswered,
     unshown,
     whole,
     without_echo,
@@ -176,13 +177,11 @@ class Session:
         return effects
 
     def server_malformed(self, request_id: str | int, error: WireError, clock: Clock) -> list[Effect]:
-        """The server's answer to this request is not MCP: the request is refused. Anything else changes nothing."""
+        """The server's answer to this request is not MCP, or will not come: the request is refused."""
         effects: list[Effect] = []
-        if self.state is State.ENDED:
-            return effects
-        entry = self.outstanding.pop(request_id, None)
-        if entry is not None:
-            self._refused(self._mediator.refuse(entry.request, Cause.SERVER_MALFORMED, error.message, clock), effects)
+        entry = None if self.state is State.ENDED else self.outstanding.pop(request_id, None)
+        if entry is not None and not entry.cancelled:
+            self._refused(unanswered(self._mediator, entry.request, error, clock), effects)
         self._settle(effects)
         return effects
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from attestd.enforcement.connection import ServerError
-from attestd.enforcement.link import LinkOwner, StreamLink
+from attestd.enforcement.connection import Link, ServerError
+from attestd.enforcement.link import LinkOwner
 from attestd.errors import Cause
 from attestd.wire.model import Kind, Limits, WireError
 from attestd.wire.serialise import to_line
@@ -56,7 +56,7 @@ class SharedServer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        open_link: Callable[[LinkOwner], Awaitable[StreamLink]],
+        open_link: Callable[[LinkOwner], Awaitable[Link]],
         limits: Limits,
         version: str,
     ) -> None:
@@ -64,7 +64,7 @@ class SharedServer:
         self._open_link = open_link
         self._limits = limits
         self._version = version
-        self._link: StreamLink | None = None
+        self._link: Link | None = None
         self._ready: asyncio.Future[Body] | None = None
         self._links: set[SharedLink] = set()
         self._closed = False

@@ -21,6 +21,7 @@ from attestd.grants.database import open_database, translated
 from attestd.grants.index import GrantIndex
 from attestd.grants.integrity import Row, Verified, decode, encode, verify
 from attestd.grants.model import Grant, Pending
+from attestd.grants.pins import Pin
 
 
 class Store:
@@ -161,6 +162,29 @@ class Store:
         with self._writing("write to") as database:
             database.execute("DELETE FROM pending")
 
+    def pin(self, server: str, url: str) -> Pin | None:
+        """See ``pins.PinStore``; a row that cannot be read is none."""
+        with self._reading("read"):
+            found = self._database.execute("SELECT v FROM meta WHERE k = ?", (_pin_key(server, url),)).fetchone()
+        try:
+            return None if found is None else msgspec.json.decode(found[0], type=Pin)
+        except msgspec.MsgspecError:
+            return None
+
+    def put_pin(self, pin: Pin) -> None:
+        """See ``pins.PinStore``."""
+        with self._writing("write to") as database:
+            database.execute(
+                "INSERT OR REPLACE INTO meta (k, v) VALUES (?, ?)",
+                (_pin_key(pin.server, pin.url), msgspec.json.encode(pin)),
+            )
+
+    def drop_pins(self, server: str) -> int:
+        """See ``pins.PinStore``."""
+        first = _pin_key(server, "")
+        with self._writing("write to") as database:
+            return database.execute("DELETE FROM meta WHERE substr(k, 1, ?) = ?", (len(first), first)).rowcount
+
     def close(self) -> None:
         """Write what is counted and release the file."""
         try:
@@ -194,6 +218,10 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise translated(error, self._path, what) from error
+
+
+def _pin_key(server: str, url: str) -> str:
+    return f"pin {server} {url}"
 
 
 def _columns(grant: Grant) -> tuple[int, str, str, str, str, int | None, bytes, bytes]:

@@ -22,9 +22,11 @@ TESTED_BY = {
     "daemon/demo/story.py": "tests/e2e/test_demo.py",
     "decision/model.py": "tests/unit/decision/test_engine.py",
     "errors.py": "tests/architecture/test_reference.py",
+    "evidence/acceptors.py": "tests/unit/kernel/test_acceptors.py",
     "evidence/model.py": "tests/unit/kernel/test_kernel.py",
     "evidence/protocol.py": "tests/unit/kernel/test_kernel.py",
     "evidence/recorder.py": "tests/contract/test_recorders.py",
+    "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{

@@ -212,6 +212,10 @@ class FakeService:
         )
         return self.registry[request.name]
 
+    async def servers_trust(self, caller: Caller, request: m.TrustServer) -> r.Server:
+        """It is there."""
+        return await self.servers_show(caller, m.ShowServer(name=request.name))
+
     async def servers_remove(self, caller: Caller, request: m.RemoveServer) -> r.Server:
         """Gone."""
         await self.servers_show(caller, m.ShowServer(name=request.name))

@@ -11,7 +11,16 @@ from attestd.control import messages as m
 from attestd.control.routes import ROUTES, Shape
 from attestd.control.service import Service
 
-CHANGING = {"approve", "deny", "grants_revoke", "grants_renew", "servers_add", "servers_remove", "reload"}
+CHANGING = {
+    "approve",
+    "deny",
+    "grants_revoke",
+    "grants_renew",
+    "servers_add",
+    "servers_trust",
+    "servers_remove",
+    "reload",
+}
 
 
 def test_every_request_has_a_route() -> None:

@@ -105,6 +105,30 @@ class Diag:
             raise _gone()
         return found
 
+    def server(self, connected: socket.socket) -> Found | None:
+        """The other end of a TCP connection that we made; None: it waits to be accepted.
+
+        Raises:
+            EvidenceError: PEER_GONE - it is closed; FOREIGN_NAMESPACE - its other end is not in this network
+                namespace; UNATTESTABLE - not a loopback connection, or sock_diag does not answer.
+        """
+        ends = ends_of(connected)
+        try:
+            answer = self._ask(ends)
+        except OSError as error:
+            raise EvidenceError(
+                Cause.UNATTESTABLE, f"cannot ask for the other end of a tcp connection: {_words(error)}"
+            ) from error
+        if not is_open(connected):
+            raise EvidenceError(Cause.PEER_GONE, "cannot attest the server: it has closed the connection")
+        if answer is None:
+            raise EvidenceError(
+                Cause.FOREIGN_NAMESPACE,
+                "cannot attest the server: no socket in this network namespace is the connection's other end",
+                hint="a server in a container is reached through a unix socket",
+            )
+        return accept_answer(answer, ends)
+
     def _ask(self, ends: Ends) -> bytes | None:
         with self._lock:
             self._sequence = (self._sequence + 1) & 0x7FFFFFFF

@@ -1,0 +1,116 @@
+"""Opens links to HTTP back ends, and keeps what the links of one server share: its door, and what its tools said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from attestd.daemon.backs import Backs
+from attestd.daemon.config import ServerSettings
+from attestd.daemon.http_doors import HttpDoor
+from attestd.enforcement.connection import ServerError
+from attestd.enforcement.http_client import HttpClient
+from attestd.enforcement.http_link import FAREWELL_S, HttpLink
+from attestd.enforcement.http_wire import HttpError
+from attestd.enforcement.link import LinkOwner
+from attestd.enforcement.sse_link import SseLink
+from attestd.enforcement.streamable_link import StreamableLink
+from attestd.evidence.acceptors import Acceptors
+from attestd.grants.pins import Pin, PinStore
+from attestd.wire.model import Limits
+from attestd.wire.outgoing_headers import Annotations
+
+
+class _Shared(msgspec.Struct):
+    """Of one server."""
+
+    settings: ServerSettings
+    door: HttpDoor
+    annotations: dict[str, Annotations]
+
+
+class HttpBacks:
+    """Belongs to the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        backs: Backs,
+        acceptors: Acceptors | None,
+        pins: PinStore,
+        pinned: Callable[[Pin], None],
+        state: Callable[[str, str], None],
+    ) -> None:
+        """``pinned`` and ``state``: see ``HttpDoor``."""
+        self._loop = loop
+        self._backs = backs
+        self._acceptors = acceptors
+        self._pins = pins
+        self._pinned = pinned
+        self._state = state
+        self._servers: dict[str, _Shared] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
+
+    async def open(self, server: ServerSettings, owner: LinkOwner, limits: Limits) -> HttpLink:
+        """A link whose server was found to be who it must be. Raises ServerError."""
+        shared = self._shared(server)
+        shared.door.prepare()
+        client = HttpClient(self._loop, shared.door)
+        kind = SseLink if server.transport == "sse" else StreamableLink
+        link = kind(
+            loop=self._loop,
+            client=client,
+            owner=owner,
+            limits=limits,
+            annotations=shared.annotations,
+            farewell=self._bid_farewell,
+        )
+        try:
+            await client.prepare()
+            if isinstance(link, SseLink):
+                await link.open()
+        except HttpError as error:
+            link.close()
+            raise ServerError(error.cause, error.message, hint=error.hint) from error
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def forget(self, name: str) -> None:
+        """The server is gone or changed."""
+        shared = self._servers.pop(name, None)
+        if shared is not None:
+            shared.door.close()
+
+    async def close(self) -> None:
+        """Wait until every server has been told that its sessions are over, or a moment has passed."""
+        if self._farewells:
+            await asyncio.wait(tuple(self._farewells), timeout=FAREWELL_S)
+        for name in tuple(self._servers):
+            self.forget(name)
+
+    def _shared(self, server: ServerSettings) -> _Shared:
+        shared = self._servers.get(server.name)
+        if shared is None or shared.settings != server:
+            self.forget(server.name)
+            door = HttpDoor(
+                loop=self._loop,
+                server=server,
+                backs=self._backs,
+                acceptors=self._acceptors,
+                pins=self._pins,
+                pinned=self._pinned,
+                state=self._state,
+            )
+            shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
+        return shared
+
+    def _bid_farewell(self, words: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(words)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)

@@ -1,0 +1,57 @@
+"""What is noted about back ends while they are opened: in the audit log first, then for ``servers show``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from attestd.audit.protocol import Entry
+from attestd.daemon.backs import ServerImage
+from attestd.grants.pins import Pin
+
+if TYPE_CHECKING:
+    from attestd.daemon.app import Daemon
+
+
+class ServerNotes:
+    """Of one daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def seen(self, name: str, image: ServerImage) -> None:
+        """An attested back end, before a byte is passed to it."""
+        front = self._daemon.fronts.get(name)
+        if front is not None:
+            front.image = image
+            front.trouble = ""
+        self._daemon.record(
+            Entry(
+                kind="hop",
+                server=name,
+                method="server",
+                verdict="ok",
+                pid=image.pid,
+                uid=image.uid,
+                detail={"image": image.describe},
+            )
+        )
+
+    def pinned(self, pin: Pin) -> None:
+        """A program is about to be pinned. Raises AuditUnavailableError."""
+        self._daemon.audit.append(
+            Entry(
+                kind="admin",
+                method="server.pin",
+                server=pin.server,
+                verdict="ok",
+                detail={"url": pin.url, "program": pin.program, "image": pin.describe[:512]},
+            ),
+            time.time_ns(),
+        )
+
+    def state(self, name: str, trouble: str) -> None:
+        """How the last attempt to reach a back end ended; empty: it was reached."""
+        front = self._daemon.fronts.get(name)
+        if front is not None:
+            front.trouble = trouble

@@ -1,0 +1,205 @@
+"""Requests of one link to its back end: connections that are reused, TLS, redirects, and which request may be repeated.
+
+Rules: every new connection comes from ``Door.connect``, which has proven who is at its other end before a byte is
+written. An idle connection is reused only for a moment, because servers close theirs without a word; where it fails
+before an answer, the request is repeated only if it has no effect. Redirects are followed within the origin, and only
+those that keep the method. No proxy is used, whatever the environment says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from attestd.enforcement.connection import ServerError
+from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError
+from attestd.errors import Cause
+from attestd.wire.urls import Url, UrlError, within_origin
+
+IDLE_S: Final = 2.0
+"""How long an idle connection is reused: servers commonly close theirs after five seconds."""
+IDLE_MAX: Final = 4
+TLS_S: Final = 10.0
+REDIRECTS: Final = 3
+_KEEPS_METHOD: Final = frozenset({307, 308})
+_REDIRECT: Final = frozenset({300, 301, 302, 303, 305, 307, 308})
+
+
+class Door(Protocol):
+    """How to reach one back end. It has the secrets; nothing of them is logged."""
+
+    url: Url
+    tls: ssl.SSLContext | None
+    own_headers: Headers
+    """Sent with every request: the operator's token, never anything of a client."""
+
+    async def connect(self) -> socket.socket:
+        """A connected socket whose other end is who it must be, not a byte written. Raises ServerError."""
+
+
+class Exchange:
+    """One answer, and the connection that its content comes from."""
+
+    def __init__(self, answer: Answer, connection: HttpConnection, release: Callable[[HttpConnection], None]) -> None:
+        self.answer = answer
+        self._connection = connection
+        self._release = release
+
+    async def chunk(self) -> bytes:
+        """Some of the content; empty at its end. Raises HttpError."""
+        return await self._connection.chunk()
+
+    async def content(self, limit: int) -> bytes:
+        """The rest of the content. Raises HttpError, also if it is above ``limit`` bytes."""
+        parts = bytearray()
+        while data := await self.chunk():
+            parts += data
+            if len(parts) > limit:
+                self.close()
+                text = f"the server's answer is above {limit} bytes"
+                raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
+        return bytes(parts)
+
+    def close(self) -> None:
+        """Done with it: the connection is kept if its answer was complete. Idempotent."""
+        self._release(self._connection)
+
+
+class HttpClient:
+    """The connections of one link."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, door: Door) -> None:
+        self._loop = loop
+        self._door = door
+        self._idle: list[HttpConnection] = []
+        self._all: set[HttpConnection] = set()
+        self._closed = False
+        self.url = door.url
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._all)
+
+    async def prepare(self) -> None:
+        """Connect now, so that who answers is known before the first request. Raises HttpError."""
+        self._keep(await self._connected())
+
+    async def request(
+        self, method: str, headers: Headers, body: bytes, *, repeatable: bool, url: Url | None = None
+    ) -> Exchange:
+        """One request and the head of its answer. Raises HttpError.
+
+        ``repeatable``: it has no effect, so it may be sent again where nobody knows whether it arrived.
+        """
+        at = self.url if url is None else url
+        for _ in range(REDIRECTS + 1):
+            exchange = await self._once(method, at, headers, body, repeatable=repeatable)
+            if exchange.answer.status not in _REDIRECT:
+                return exchange
+            exchange.close()
+            at = self._redirected(at, exchange.answer, method)
+        raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
+
+    def close(self) -> None:
+        """End every connection."""
+        self._closed = True
+        self._idle.clear()
+        for connection in tuple(self._all):
+            connection.close()
+        self._all.clear()
+
+    async def _once(self, method: str, at: Url, headers: Headers, body: bytes, *, repeatable: bool) -> Exchange:
+        fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
+        while True:
+            connection = self._reused() or await self._connected()
+            fresh = connection.used == 0
+            try:
+                answer = await connection.request(method, at.target, fields, body)
+            except HttpError as failure:
+                self._drop(connection)
+                if fresh or connection.heard or not (repeatable or not failure.sent):
+                    raise
+            except BaseException:
+                self._drop(connection)
+                raise
+            else:
+                return Exchange(answer, connection, self._keep)
+
+    @staticmethod
+    def _redirected(at: Url, answer: Answer, method: str) -> Url:
+        location = answer.header("location")
+        if location is None or (answer.status not in _KEEPS_METHOD and method == "POST"):
+            raise HttpError(f"the server redirects with status {answer.status}, which is not followed", sent=False)
+        try:
+            return within_origin(at, location)
+        except UrlError as error:
+            raise HttpError(f"the server redirects: {error.message}", sent=False) from error
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def _reused(self) -> HttpConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open and self._loop.time() - connection.idle_since < IDLE_S:
+                return connection
+            self._drop(connection)
+        return None
+
+    async def _connected(self) -> HttpConnection:
+        try:
+            sock = await self._door.connect()
+        except ServerError as error:
+            raise HttpError(error.message, sent=False, cause=error.cause) from error
+        try:
+            connection = await self._wrapped(sock)
+        except BaseException:
+            sock.close()
+            raise
+        if self._closed:
+            connection.close()
+            raise HttpError("the connection was closed", sent=False)
+        self._all.add(connection)
+        return connection
+
+    async def _wrapped(self, sock: socket.socket) -> HttpConnection:
+        tls, host = self._door.tls, self.url.host
+        factory: Callable[[], HttpConnection] = lambda: HttpConnection(self._loop)  # noqa: E731 - it needs a type
+        try:
+            if tls is None:
+                _, connection = await self._loop.create_connection(factory, sock=sock)
+            else:
+                _, connection = await self._loop.create_connection(
+                    factory, sock=sock, ssl=tls, server_hostname=host, ssl_handshake_timeout=TLS_S
+                )
+        except ssl.SSLCertVerificationError as error:
+            text = f"cannot trust {self.url.authority}: {error.verify_message}"
+            raise HttpError(text, sent=False, cause=Cause.SERVER_UNTRUSTED) from error
+        except ssl.SSLError as error:
+            text = f"cannot speak TLS with {self.url.authority}: {error.reason or 'the handshake failed'}"
+            raise HttpError(text, sent=False, cause=Cause.SERVER_UNTRUSTED) from error
+        except (OSError, TimeoutError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or "the handshake did not end"
+            raise HttpError(f"cannot connect to {self.url.authority}: {reason}", sent=False) from error
+        return connection
+
+    def _keep(self, connection: HttpConnection) -> None:
+        if connection not in self._all:
+            return
+        if connection.open and not self._closed and len(self._idle) < IDLE_MAX and connection not in self._idle:
+            if connection.used == 0:
+                connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+        elif connection not in self._idle:
+            self._drop(connection)
+
+    def _drop(self, connection: HttpConnection) -> None:
+        self._all.discard(connection)
+        connection.close()
+
+
+Farewell = Callable[[Coroutine[Any, Any, None]], None]
+"""Takes what is still to be said to a server when its session is over, and sees to it that it ends."""
