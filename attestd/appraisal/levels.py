@@ -70,7 +70,7 @@ def _about_peer(evidence: Evidence) -> Iterator[Reason]:
     source = evidence.peer.source
     if source == "pid":
         yield reason("inspected")
-    elif evidence.tcp is not None:
+    elif isinstance(evidence.tcp, TcpPeer):
         yield from _about_tcp(evidence.tcp)
     elif source not in ("peerpidfd", "proved"):
         yield reason("pid-only")

@@ -40,7 +40,7 @@ from attestd.wire.http_rules import (
     demand_token,
     is_modern,
 )
-from attestd.wire.methods import REVISIONS, revision_of
+from attestd.wire.methods import CHALLENGED, REVISIONS, client_row, revision_of
 from attestd.wire.model import Era, Kind, Limits, Message, WireError
 from attestd.wire.parse import parse_message
 
@@ -190,8 +190,30 @@ class HttpFront:
                 return
             if message.kind is Kind.NOTIFICATION:
                 exchange.accepted()  # a stream is cancelled by closing it, and there is nothing else to tell
+            elif self._unproven(exchange, server, message):
+                self._redirect(exchange, server)
             else:
                 self._pooled(exchange, server, line, message, modern=True)
+
+    def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
+        """Whether it may be older than the attestation, and its answer cannot carry a challenge."""
+        request, caller = exchange.request, exchange.connection.caller
+        told = (parse_qs(request.query).get("proof") or [""])[0]
+        if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
+            caller.marks.shown(request.start)
+        row = client_row(message.method or "")
+        waits = row is not None and row.effectful and row.name not in CHALLENGED and not told
+        return waits and request.start < caller.marks.old
+
+    def _redirect(self, exchange: HttpExchange, server: str) -> None:
+        """Have it sent again to an address that only the attested image is told."""
+        kept = self._kept.get((server, *exchange.connection.caller.bound), ())
+        session = next((each for each in kept if each.kind == "pool" and each.open), None)
+        session = session or self._open(exchange, server, "pool", secrets.token_hex(8))
+        if session is not None:
+            session.modern = True
+            address = f"{exchange.request.path}?proof={session.secret}"
+            exchange.answer(307, (b"{}\n",), {"Location": address})
 
     def _parsed(self, line: Line) -> Message | None:
         try:

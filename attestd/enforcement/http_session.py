@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from hmac import compare_digest
 
 from attestd.enforcement.clock import MessageClock
 from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, abandon
@@ -29,7 +30,7 @@ from attestd.wire.framing import Line
 from attestd.wire.http_response import PING, Chunks, event, priming
 from attestd.wire.http_rules import SESSION, STATUS
 from attestd.wire.model import Era, Json, Kind, WireError
-from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
+from attestd.wire.parse import BATCH_REVISION, INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.server import ServerMessage
 
 PRIMED_FROM = "2025-11-25"
@@ -195,6 +196,15 @@ class HttpSession:
         """End from outside: shutdown, a removed server."""
         self._carry_out(self.session.server_gone(cause, text, MessageClock()))
 
+    @property
+    def secret(self) -> str:
+        """What only the attested process is told."""
+        return self._proof.secret
+
+    def knows(self, told: str) -> bool:
+        """Whether that is it."""
+        return compare_digest(told.encode(), self.secret.encode())
+
     def has(self, request_id: str | int) -> bool:
         """Whether a request with this id waits."""
         return request_id in self.session.outstanding or request_id in self._calls
@@ -241,6 +251,7 @@ class HttpSession:
         self._current = call
         self.used = call.since = self._loop.time()
         self._proof.marks = call.marks
+        call.batch = call.batch and self.session.revision == BATCH_REVISION
         before = set(self.session.outstanding)
         effects = self.session.client_line(call.line, self._writer, MessageClock())
         call.awaits = self.session.outstanding.keys() - before

@@ -171,5 +171,5 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     the connection or in the standard input of a relay; -1: not even for the peer."""
     proven_reason: str = ""
     """Why it ends there."""
-    tcp: TcpPeer | None = None
-    """How the peer of a TCP connection was found; None on a Unix socket."""
+    tcp: TcpPeer | msgspec.UnsetType = msgspec.UNSET
+    """How the peer of a TCP connection was found; left out on a Unix socket."""

@@ -166,6 +166,11 @@ def client_method(
     return row
 
 
+def client_row(name: str) -> Method | None:
+    """The row of a client's method in whatever revision has it."""
+    return _CLIENT.get(name)
+
+
 def server_request(name: str, *, revision: str | None, era: Era) -> Method:
     """The row of a server's request; likewise."""
     row = _SERVER_REQUEST.get(name)

@@ -17,6 +17,8 @@ from attestd.appraisal.membership import classify
 from attestd.appraisal.model import AttestationResult
 from attestd.appraisal.references import References
 from attestd.evidence.model import Evidence, InputHolders, Link, Namespaces, Script
+from attestd.evidence.recorder import ProcessKey
+from attestd.evidence.tcp import TcpPeer
 from tests.support.evidence import (
     HOME,
     NAMING,
@@ -515,12 +517,37 @@ def _circumstances() -> tuple[Case, ...]:
             evidence_of(shim(), claude(), shell(), *DESK, input=InputHolders(kind="file", pids=(), complete=True)),
         ),
         Case("pid-only", "The kernel named the peer by number.", _pid_only()),
+        Case("tcp-recorded", "Over TCP, and the recorder saw who connected.", _tcp(source="recorder")),
+        Case("tcp-scanned", "Over TCP, found by who holds the socket.", _tcp(exec_changed=None)),
+        Case("tcp-shared", "Over TCP, and two processes hold the socket.", _tcp(shared=True, exec_changed=None)),
+        Case("tcp-executed", "Over TCP, and another image since.", _tcp(source="recorder", exec_changed=True)),
         Case(
             "hostile-names",
             "Names that try to draw on the terminal.",
             evidence_of(evil(f'{HOME}/a\x1b[2J\u202e| in ghostty · "L3"'), shell(), *DESK),
         ),
     )
+
+
+def _tcp(*, source: str = "scan", shared: bool | None = False, exec_changed: bool | None = False) -> Evidence:
+    evidence = _pid_only()
+    pid = evidence.peer.pid
+    key = ProcessKey(pid, evidence.chain[0].start_ticks * 10_000_000)
+    others = (ProcessKey(pid + 1, key.start_ns),) if shared else ()
+    tcp = TcpPeer(
+        cookie=77,
+        inode=4711,
+        uid=evidence.peer.uid,
+        source=source,
+        key=None if shared else key,
+        candidates=(key, *others),
+        holders=(key, *others),
+        examined=True,
+        shared=shared,
+        exec_changed=exec_changed,
+        reasons=(),
+    )
+    return msgspec.structs.replace(evidence, peer=msgspec.structs.replace(evidence.peer, source="tcp"), tcp=tcp)
 
 
 def _pid_only() -> Evidence:

@@ -72,6 +72,7 @@ class Inside:
         before = len(self.daemon.sessions)
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(self.paths.sockets / f"{server}.sock"))
+        sock.send(b"\n")  # the first byte decides the framing; an empty line says nothing else
         self.clients.append(Far(sock))
         await until(lambda: len(self.daemon.sessions) == before + 1)
         return self.clients[-1]

@@ -7,6 +7,8 @@ import os
 import sys
 import time
 
+from msgspec import UNSET
+
 from attestd.errors import Cause, EvidenceError
 from attestd.evidence.model import Evidence, InputHolders, Peer
 from attestd.evidence.protocol import AbsentRecorder, Collected, Feature
@@ -135,7 +137,7 @@ class LinuxKernel:
                 collected_ns=time.time_ns(),
                 proven_upto=proof.index,
                 proven_reason=proof.reason,
-                tcp=tcp,
+                tcp=UNSET if tcp is None else tcp,
             )
             return Collected(evidence=evidence, watch=LinuxWatch(links, self._recorder))
         except BaseException:

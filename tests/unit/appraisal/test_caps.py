@@ -10,10 +10,10 @@ from attestd.appraisal.model import Reason
 PINNED = {
     0: "orphan no-terminal chain-limit chain-unreadable unreadable traced dead foreign-user-namespace"
     " foreign-pid-namespace memfd preload relay-refused script-unknown script-younger input-shared input-unheld"
-    " pid-only uid-ambiguous image-forged",
+    " pid-only uid-ambiguous image-forged tcp-shared tcp-exec",
     1: "image-claimed exe-writable exe-deleted exe-fuse exe-network script-writable inline-program bare-interpreter"
     " relay-writable search-path foreign-mount-namespace launcher launcher-unknown input-unknown input-file uid-mixed"
-    " uid-crossed environ-cut",
+    " uid-crossed environ-cut tcp-writer tcp-exec-unknown",
     2: "origin-unverified",
     3: "no-kernel-signature",
     4: "inspected",

@@ -110,8 +110,10 @@ async def test_a_full_disk_opens_no_session(inside: Inside, monkeypatch: pytest.
 
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(inside.paths.sockets / "time.sock"))
+        sock.send(b"\n")
         sock.setblocking(False)
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 100), 5) == b""
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 100), 5)
     assert inside.daemon.sessions == {}
     assert any("no space left" in text for _, text in inside.daemon.errors)
     monkeypatch.undo()
@@ -140,8 +142,8 @@ async def test_a_start_that_fails_leaves_nothing_locked(short_tmp: Path):
 async def test_tools_are_learned_from_the_servers_own_list(inside: Inside):
     """Hints of a tool enter decisions as the server stated them; others have the defaults."""
     tools = [{"name": "read", "annotations": {"readOnlyHint": True}}, {"name": "write"}]
-    inside.daemon._learn("time", ListKind.TOOLS, {"tools": tools})
-    inside.daemon._learn("time", ListKind.PROMPTS, {"prompts": []})
+    inside.daemon.learn("time", ListKind.TOOLS, {"tools": tools})
+    inside.daemon.learn("time", ListKind.PROMPTS, {"prompts": []})
     assert inside.daemon.tools["time"]["read"].read_only
     assert inside.daemon.tools["time"]["write"].destructive
 
