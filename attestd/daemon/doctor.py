@@ -14,6 +14,7 @@ from pathlib import Path
 
 from attestd.control.replies import Check
 from attestd.daemon.app import Daemon
+from attestd.daemon.seals import UNDO
 
 FIXED_SQLITE = (3, 51, 3)
 """From here on two writers in WAL mode are safe; before, exactly one connection may write, which is what attestd
@@ -24,7 +25,14 @@ YEAR_2020 = 1_577_836_800
 
 def checks(daemon: Daemon) -> tuple[Check, ...]:
     """Every check, in a fixed order."""
-    return (*_kernel(daemon), *_sockets(daemon), *_files(daemon), *_servers(daemon), *_rest(daemon))
+    return (
+        *_kernel(daemon),
+        *_sockets(daemon),
+        *_files(daemon),
+        *_servers(daemon),
+        *_seals(daemon),
+        *_rest(daemon),
+    )
 
 
 def _kernel(daemon: Daemon) -> Iterator[Check]:
@@ -103,6 +111,27 @@ def _servers(daemon: Daemon) -> Iterator[Check]:
             status="fail" if front.trouble else "ok",
             detail=front.trouble or (front.image.describe if front.image else "not started yet"),
             remedy=f"see attestctl servers show {name}" if front.trouble else "",
+        )
+
+
+def _seals(daemon: Daemon) -> Iterator[Check]:
+    seals = daemon.seals
+    for seal in seals.seals:
+        state = seals.state(seal)
+        status = "ok" if state in ("redirected", "refused") else "fail"
+        undo = UNDO.format(server=seal.server)
+        yield Check(
+            name=f"seal {seal.server}",
+            status=status,
+            detail=f"port {seal.port}, direct connections: {state}; nftables table inet {seals.table}; undo: {undo}",
+            remedy="" if status == "ok" else f"mend what is named, or undo it: {undo}",
+        )
+    if seals.seals and daemon.paths.user_mode and os.geteuid() != 0:
+        yield Check(
+            name="seals",
+            status="warn",
+            detail="the daemon runs as an ordinary user, whose programs can change its configuration and restart it",
+            remedy="run attestd as root, or give it a user of its own",
         )
 
 

@@ -14,13 +14,14 @@ from attestd.daemon.sessions import SessionInfo
 from attestd.enforcement.http_connection import HttpCaller
 from attestd.enforcement.http_front import HttpFront
 from attestd.enforcement.http_session import HttpSession
-from attestd.enforcement.listener import Listener
+from attestd.enforcement.listener import Listener, OpenSession
 from attestd.enforcement.proof import ManyProof, Marks
 from attestd.enforcement.shared_watch import SharedWatch
 from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
+from attestd.wire.urls import parse_url
 
 if TYPE_CHECKING:
     from attestd.daemon.app import Daemon
@@ -70,8 +71,26 @@ class HttpFronts:
         del peer, old_bytes
         self._serve(sock, attested, float("inf"), server=None, hosts=own_hosts(self._port))
 
+    def on_sealed(self, server: str, port: int) -> OpenSession:
+        """What to do with a connection to the port of a sealed server: whatever the path, it is for that server."""
+
+        def opened(sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+            del peer, old_bytes
+            settings = self._daemon.server(server).settings
+            events = parse_url(settings.url).path if settings.transport == "sse" else ""
+            self._serve(sock, attested, float("inf"), server=server, hosts=own_hosts(port), events=events)
+
+        return opened
+
     def _serve(
-        self, sock: socket.socket, attested: Attested, old: float, *, server: str | None, hosts: frozenset[str] | None
+        self,
+        sock: socket.socket,
+        attested: Attested,
+        old: float,
+        *,
+        server: str | None,
+        hosts: frozenset[str] | None,
+        events: str | None = None,
     ) -> None:
         caller = HttpCaller(
             peer=attested.evidence.peer,
@@ -80,6 +99,7 @@ class HttpFronts:
             marks=Marks(0 if attested.proven else old),
             server=server,
             hosts=hosts,
+            events=events,
         )
         self.front.serve(sock, caller)
 

@@ -20,6 +20,7 @@ from attestd.evidence.model import Peer
 from attestd.kernel.linux.kernel import LinuxKernel, host_id
 from attestd.kernel.linux.recorder import pins
 from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
+from attestd.kernel.linux.sealing.sealer import LinuxSealer
 from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 from attestd.launch.client import ProcessLauncher
 from attestd.mediation import Attested as Bound
@@ -44,6 +45,7 @@ class Serving:
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",
                 acceptors=self._acceptors,
+                sealer=LinuxSealer(paths.state),
             )
         except BaseException:
             self._acceptors.close()

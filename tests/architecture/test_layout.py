@@ -25,6 +25,7 @@ TESTED_BY = {
     "evidence/acceptors.py": "tests/unit/kernel/test_acceptors.py",
     "evidence/model.py": "tests/unit/kernel/test_kernel.py",
     "evidence/protocol.py": "tests/unit/kernel/test_kernel.py",
+    "evidence/sealing.py": "tests/contract/test_sealers.py",
     "evidence/recorder.py": "tests/contract/test_recorders.py",
     "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
     "grants/model.py": "tests/unit/grants/test_match.py",

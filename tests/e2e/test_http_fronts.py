@@ -69,7 +69,9 @@ def _desk() -> Iterator[Desk]:
         (refused,) = desk.run("mcp", "legacy", "tcp")
         instance.approve(refused["data"]["code"], *EVERY, *asks)
         admit(instance, desk.place("tcp"), *EVERY)
-        desk.good("mcp", "legacy", "tcp", ["call", "add", {"a": 1, "b": 2}])  # the launcher lives on from the first call
+        desk.good(
+            "mcp", "legacy", "tcp", ["call", "add", {"a": 1, "b": 2}]
+        )  # the launcher lives on from the first call
         yield desk
     shutil.rmtree(root, ignore_errors=True)
 
