@@ -264,7 +264,7 @@ class Daemon:
         def spoken(http: bool) -> None:
             def opened(*_: object) -> None:
                 if http:
-                    self.http.on_unix(self.server(server).settings.name, sock, attested, old_bytes)
+                    self.http.on_unix(self.server(server).settings.name, sock, peer, attested, old_bytes)
                 else:
                     self._start_session(self.server(server), sock, peer, attested, old_bytes)
 

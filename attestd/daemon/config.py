@@ -33,7 +33,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     held_bytes: Positive = 1024 * 1024
     """Bytes of messages that wait on one connection until the client has answered the challenge."""
     connections_per_uid: Positive = 1024
-    """Open connections of one user, to all servers together."""
+    """Open connections of one user, to all servers together; likewise sessions over HTTP, which outlive those."""
     attesting_per_uid: Positive = 256
     """Connections of one user that wait to be attested."""
     attest_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0

@@ -28,6 +28,7 @@ def checks(daemon: Daemon) -> tuple[Check, ...]:
     return (
         *_kernel(daemon),
         *_sockets(daemon),
+        *_port(daemon),
         *_files(daemon),
         *_servers(daemon),
         *_seals(daemon),
@@ -69,6 +70,17 @@ def _sockets(daemon: Daemon) -> Iterator[Check]:
             status="ok" if good else "fail",
             detail=str(front.path) if good else f"{front.path} is not our socket any more",
             remedy="" if good else "find out who replaced it, then restart attestd",
+        )
+
+
+def _port(daemon: Daemon) -> Iterator[Check]:
+    port = daemon.settings.listen.port
+    if port:
+        yield Check(
+            name="loopback port",
+            status="warn",
+            detail=f"{port}: TCP does not name the writer of a message, so callers there have level 1 at most",
+            remedy="use the Unix sockets or attestd-connect where a client can, and set listen.port to 0",
         )
 
 

@@ -38,6 +38,7 @@ class HttpFronts:
             loop=daemon.loop,
             limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
             origins=lambda: daemon.settings.listen.origins,
+            sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,
             opener=self._open,
             refused=daemon.turned_away,
             left=lambda peer: daemon.admission.leave(peer.uid),
@@ -61,15 +62,18 @@ class HttpFronts:
         self._port = 0
         self.front.close()
 
-    def on_unix(self, server: str, sock: socket.socket, attested: Attested, old_bytes: int) -> None:
+    def on_unix(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
         """A connection on the socket of one server whose first byte is HTTP's."""
         old = float("inf") if attested.relayed else old_bytes
-        self._serve(sock, attested, old, server=server, hosts=None)
+        self._serve(sock, attested, peer=peer, old=old, server=server)
 
     def _on_loopback(self, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
-        """A connection on the port. How much was written before the attestation cannot be told there."""
+        """A connection on the port. How much was written before the attestation cannot be told there.
+
+        Only the attestation knows the process: ``peer`` is its uid.
+        """
         del peer, old_bytes
-        self._serve(sock, attested, float("inf"), server=None, hosts=own_hosts(self._port))
+        self._serve(sock, attested, hosts=own_hosts(self._port))
 
     def on_sealed(self, server: str, port: int) -> OpenSession:
         """What to do with a connection to the port of a sealed server: whatever the path, it is for that server."""
@@ -78,7 +82,7 @@ class HttpFronts:
             del peer, old_bytes
             settings = self._daemon.server(server).settings
             events = parse_url(settings.url).path if settings.transport == "sse" else ""
-            self._serve(sock, attested, float("inf"), server=server, hosts=own_hosts(port), events=events)
+            self._serve(sock, attested, server=server, hosts=own_hosts(port), events=events)
 
         return opened
 
@@ -86,14 +90,15 @@ class HttpFronts:
         self,
         sock: socket.socket,
         attested: Attested,
-        old: float,
         *,
-        server: str | None,
-        hosts: frozenset[str] | None,
+        peer: Peer | None = None,
+        old: float = float("inf"),
+        server: str | None = None,
+        hosts: frozenset[str] | None = None,
         events: str | None = None,
     ) -> None:
         caller = HttpCaller(
-            peer=attested.evidence.peer,
+            peer=peer or attested.evidence.peer,
             attested=attested,
             watch=SharedWatch(self._daemon.loop, attested.watch),
             marks=Marks(0 if attested.proven else old),

@@ -243,21 +243,20 @@ class HttpConnection:
         self._advance()
 
     def _advance(self) -> None:
-        while self._exchange is None and not self._closed:
-            try:
-                found = self._reader.next()
-                if found is None:
-                    break
-                if isinstance(found, str):
-                    if found == CONTINUE:
-                        self.write(INTERIM)
-                    continue
+        """Take one request. If it was answered at once, the next one waits until the others had their turn."""
+        if self._exchange is not None or self._closed:
+            return
+        try:
+            found = self._reader.next()
+            if found == CONTINUE:
+                self.write(INTERIM)
+            elif isinstance(found, HttpRequest):
                 self.last = any("close" in value.lower() for value in found.headers.get("connection", ()))
                 self._exchange = HttpExchange(self, found)
                 self._respond(self._exchange)
-            except HttpRefusal as refusal:
-                self._refuse(refusal)
-                return
+        except HttpRefusal as refusal:
+            self._refuse(refusal)
+            return
         self._resume()
 
     def _refuse(self, refusal: HttpRefusal) -> None:

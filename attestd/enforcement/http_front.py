@@ -11,13 +11,14 @@ anybody else, and recorded); the body. Then the ``Session`` of mediation has the
 | any other, on the port of a sealed server | the same as ``/mcp``; a GET of its url as ``/sse`` |
 
 A session id was told only to the attested process, after its attestation. So whatever follows it in a stream is not
-older than the attestation (docs/adr/0017), on TCP too, where nothing else tells.
+older than the attestation (docs/adr/0018), on TCP too, where nothing else tells.
 """
 
 from __future__ import annotations
 
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs
@@ -71,6 +72,7 @@ class HttpFront:
         loop: Any,
         limits: Callable[[], Limits],
         origins: Callable[[], tuple[str, ...]],
+        sessions_per_uid: Callable[[], int],
         opener: Opener,
         refused: Callable[[str, Peer | None, Cause, str], None],
         left: Callable[[Peer], None],
@@ -79,12 +81,14 @@ class HttpFront:
         self._loop = loop
         self._limits = limits
         self._origins = origins
+        self._sessions_per_uid = sessions_per_uid
         self._opener = opener
         self._refused = refused
         self._left = left
         self.connections: set[HttpConnection] = set()
         self._named: dict[tuple[str, str], HttpSession] = {}
         self._kept: dict[Key, list[HttpSession]] = {}
+        self._of_uid: Counter[int] = Counter()
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -287,6 +291,11 @@ class HttpFront:
 
     def _open(self, exchange: HttpExchange, server: str, kind: str, name: str) -> HttpSession | None:
         caller = exchange.connection.caller
+        uid = caller.peer.uid
+        if self._of_uid[uid] >= self._sessions_per_uid():
+            self._refused(server, caller.peer, Cause.LIMIT_CONNECTIONS, f"uid {uid} has too many sessions")
+            exchange.refuse(503, "attestd refused the request: too many sessions are open")
+            return None
         key = (server, *caller.bound)
         kept = self._kept.setdefault(key, [])
         if len(kept) >= SESSIONS:
@@ -299,6 +308,7 @@ class HttpFront:
                 remaining.remove(session)
             if not remaining:
                 self._kept.pop(key, None)
+            self._of_uid[uid] -= 1
             del cause, text
 
         session = self._opener(server, kind, name, caller, ended)
@@ -307,6 +317,7 @@ class HttpFront:
                 self._kept.pop(key, None)
             exchange.refuse(404, "nothing is served at this path")
             return None
+        self._of_uid[uid] += 1
         self._kept.setdefault(key, kept).append(session)
         if kind != "pool":
             self._named[server, name] = session

@@ -164,8 +164,8 @@ class RequestReader:
         self._start = self._received - len(self._buffer)
         head = bytes(self._buffer[: found + 4])
         del self._buffer[: found + 4]
-        if not 65 <= head[0] <= 90:
-            raise HttpRefusal(400, "cannot accept the request: it does not begin with a method")
+        if not 65 <= head[0] <= 90 or head.partition(b"\r\n")[0].count(b" ") != 2:
+            raise HttpRefusal(400, "cannot accept the request: its first line is not method, target and version")
         sink = _Sink()
         parser = httptools.HttpRequestParser(sink)
         try:

@@ -98,8 +98,7 @@ def demand_token(request: HttpRequest, name: str) -> str | None:
 
 def is_modern(request: HttpRequest) -> bool:
     """Whether the headers declare an era that is not legacy: any version that is not one of the old ones."""
-    version = request.header(VERSION)
-    return version is not None and revision_of(version) not in REVISIONS[:-1]
+    return any(revision_of(version) not in REVISIONS[:-1] for version in request.headers.get(VERSION, ()))
 
 
 def demand_headers(request: HttpRequest, message: Message) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, arena
+from tests.support.http_client import Booth, booth
 from tests.support.wire_attacks import Ring, ring
 
 
@@ -25,5 +26,13 @@ def _arena() -> Iterator[Arena]:
 def _wire() -> Iterator[Ring]:
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     with ring(root) as started:
+        yield started
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", name="http")
+def _http() -> Iterator[Booth]:
+    root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    with booth(root) as started:
         yield started
     shutil.rmtree(root, ignore_errors=True)

@@ -10,9 +10,9 @@ import pytest
 HERE = Path(__file__).parent
 
 ROWS = {
-    **{f"I{number}": f"test_i{number:02}_" for number in range(1, 24) if number != 21},
+    **{f"I{number}": f"test_i{number:02}_" for number in range(1, 24)},
 }
-"""Rows about who calls and the files that show them. I21 (TCP) is not in this version: there is no TCP listener."""
+"""Rows about who calls and the files that show them."""
 
 
 def marked(path: Path) -> set[str]:

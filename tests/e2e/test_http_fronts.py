@@ -225,7 +225,7 @@ def test_the_clients_stream_and_its_resumption(desk: Desk, caller: Caller):
     first = primed.events[0]["id"]
     caller.hang_up("own")
     caller.until_ended("own")
-    admit(desk.instance, desk.place("tcp"), mark=f"somebody {desk.mark}")  # grants have changed
+    admit(desk.instance, desk.place("tcp"), mark=f"other{desk.mark}")  # grants have changed
     desk.mark += 1
     caller.post(None, "again", method="GET", accept="text/event-stream", last_event_id=first)
     told = caller.response("again", events=2)

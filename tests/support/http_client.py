@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.instance import Instance
+from tests.support.instance import Instance, running
 
 PIPES = '''\
 """Open connections and copy bytes, as told by lines of JSON on standard input. {mark}"""
 import base64, json, os, socket, sys, threading
 
 open_ones = {}
+turn = threading.Lock()
 
 
 def read(name, s):
@@ -31,7 +34,8 @@ def read(name, s):
             data = s.recv(1 << 16)
         except OSError:
             data = b""
-        print(json.dumps([name, base64.b64encode(data).decode()]), flush=True)
+        with turn:
+            print(json.dumps([name, base64.b64encode(data).decode()]), flush=True)
         if not data:
             return
 
@@ -39,8 +43,11 @@ def read(name, s):
 for line in sys.stdin:
     name, place, data = json.loads(line)
     if name not in open_ones:
-        s = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET)
-        s.connect(place if isinstance(place, str) else tuple(place))
+        if isinstance(place, int):
+            s = socket.socket(fileno=place)
+        else:
+            s = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET)
+            s.connect(place if isinstance(place, str) else tuple(place))
         open_ones[name] = s
         threading.Thread(target=read, args=(name, s), daemon=True).start()
     if data is None:
@@ -48,6 +55,33 @@ for line in sys.stdin:
     else:
         open_ones[name].sendall(base64.b64decode(data))
 '''
+
+
+LAUNDER = '''\
+"""Connect, write what a file holds, then: exec a program that has the socket, share it with a child, or close it."""
+import os, socket, sys, time
+
+how, place, text, program = sys.argv[1:]
+if place.startswith("/"):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(place)
+else:
+    s = socket.create_connection(("127.0.0.1", int(place)))
+s.sendall(open(text, "rb").read())
+if how == "close":
+    s.close()
+    sys.stdin.read()
+    sys.exit()
+if how == "share" and os.fork() == 0:
+    time.sleep(60)
+os.set_inheritable(s.fileno(), True)
+os.dup2(s.fileno(), 9)
+os.set_inheritable(9, True)
+s.close()
+os.execv(sys.executable, [sys.executable, "-u", program])
+'''
+ADOPTED = 9
+"""The socket of a program that was executed by ``LAUNDER``."""
 
 
 def free_port() -> int:
@@ -155,6 +189,7 @@ class Caller:
     def initialize(self, version: str = "2025-11-25", connection: str = "a") -> Response:
         """The handshake."""
         params = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "by hand", "version": "1"}}
+        self.session = ""
         answer = self.request("initialize", params, connection)
         self.session = answer.headers.get("mcp-session-id", "")
         if self.session:
@@ -210,49 +245,60 @@ class Caller:
             self.ended.add(name)
 
     def _parse(self, connection: str, events: int | None) -> Response | None:
-        raw = self.received.get(connection, b"")
-        head, found, rest = raw.partition(b"\r\n\r\n")
-        if not found:
-            return None
-        response = Response(head)
-        if response.status == 100:
-            self.received[connection] = rest
-            return self._parse(connection, events)
-        if "content-length" in response.headers:
-            size = int(response.headers["content-length"])
-            if len(rest) < size:
-                return None
-            response.body, self.received[connection] = rest[:size], rest[size:]
-            return response
-        while rest:
-            size_line, found, after = rest.partition(b"\r\n")
-            size = int(size_line, 16) if found else -1
-            if size < 0 or len(after) < size + 2:
-                break
-            response.body += after[:size]
-            rest = after[size + 2 :]
-            if size == 0:
-                self.received[connection] = rest
-                return response
-        if events is not None and len(response.events) >= events:
-            return response
-        return None
+        found, self.received[connection] = parse_response(self.received.get(connection, b""), events)
+        return found
+
+
+def parse_response(raw: bytes, events: int | None = None) -> tuple[Response | None, bytes]:
+    """The first answer in these bytes, if it is whole (of a stream: if it has so many events), and what is left."""
+    head, found, rest = raw.partition(b"\r\n\r\n")
+    if not found:
+        return None, raw
+    response = Response(head)
+    if response.status == 100:
+        return parse_response(rest, events)
+    if "content-length" in response.headers:
+        size = int(response.headers["content-length"])
+        if len(rest) < size:
+            return None, raw
+        response.body = rest[:size]
+        return response, rest[size:]
+    while rest:
+        size_line, found, after = rest.partition(b"\r\n")
+        size = int(size_line, 16) if found else -1
+        if size < 0 or len(after) < size + 2:
+            break
+        response.body += after[:size]
+        rest = after[size + 2 :]
+        if size == 0:
+            return response, rest
+    if events is not None and len(response.events) >= events:
+        return response, raw
+    return None, raw
+
+
+def program(instance: Instance, mark: str = "") -> Path:
+    """The client on disk."""
+    return instance.script(f"pipes{mark}.py", PIPES.replace("{mark}", mark))
 
 
 @contextlib.contextmanager
 def calling(instance: Instance, place: Any, *, server: str = "echo", mark: str = "") -> Iterator[Caller]:
-    """A client; ``place`` is the path of a Unix socket, or host and port."""
-    script = instance.script(f"pipes{abs(hash(mark)) % 10**8 if mark else ''}.py", PIPES.replace("{mark}", mark))
-    yield from _running(instance, script, place, server)
+    """A client; ``place`` is the path of a Unix socket, or host and port. ``mark``: letters and digits."""
+    with started(instance, [sys.executable, "-u", str(program(instance, mark))], place, server) as caller:
+        yield caller
 
 
-def _running(instance: Instance, script: Path, place: Any, server: str) -> Iterator[Caller]:
+@contextlib.contextmanager
+def started(instance: Instance, words: list[str], place: Any, server: str = "echo") -> Iterator[Caller]:
+    """A client started in some other way."""
     process = subprocess.Popen(
-        [sys.executable, "-u", str(script)],
+        words,
         env=instance.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
+        start_new_session=True,
     )
     try:
         yield Caller(process, place, server)
@@ -260,8 +306,20 @@ def _running(instance: Instance, script: Path, place: Any, server: str) -> Itera
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def asleep(instance: Instance) -> Iterator[None]:
+    """The daemon does not run meanwhile; what clients do waits in its sockets."""
+    assert instance.process is not None
+    instance.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        instance.process.send_signal(signal.SIGCONT)
 
 
 def admit(instance: Instance, place: Any, *words: str, server: str = "echo", mark: str = "") -> None:
@@ -269,3 +327,52 @@ def admit(instance: Instance, place: Any, *words: str, server: str = "echo", mar
     with calling(instance, place, server=server, mark=mark) as caller:
         refusal = caller.initialize().json
         instance.approve(refusal["error"]["data"]["code"], *words)
+
+
+class Booth:
+    """A daemon with a loopback port, and two granted programs: the client, and the one with the mark ``other``."""
+
+    def __init__(self, instance: Instance, port: int) -> None:
+        self.instance = instance
+        self.port = port
+
+    def at(self, place: str) -> Any:
+        """Where ``tcp`` or ``unix`` is."""
+        return str(self.instance.socket()) if place == "unix" else ("127.0.0.1", self.port)
+
+    def marks(self) -> set[str]:
+        """The marks of calls that were executed."""
+        return {str(call.get("arguments", {}).get("mark", "")) for call in self.instance.executed()}
+
+    def recorded(self, cause: str) -> int:
+        """How many records have this cause."""
+        return len(self.instance.records(cause=cause))
+
+    def request(self, mark: str, place: Any, *, modern: bool = False) -> bytes:
+        """A marked tool call as bytes, without a session."""
+        params: dict[str, Any] = {"name": "echo", "arguments": {"mark": mark}}
+        headers = ""
+        if modern:
+            headers = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n"
+            params["_meta"] = {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            }
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+        path, host = ("/mcp", "localhost") if isinstance(place, str) else ("/echo/mcp", f"127.0.0.1:{place[1]}")
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{headers}"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@contextlib.contextmanager
+def booth(root: Path) -> Iterator[Booth]:
+    """A started one."""
+    port = free_port()
+    with running(root, listen={"port": port}) as instance:
+        made = Booth(instance, port)
+        for mark in ("", "other"):
+            admit(instance, made.at("tcp"), "--all-tools", mark=mark)
+        with calling(instance, made.at("tcp")) as caller:
+            caller.initialize()
+            assert caller.call(mark="first").status == 200  # the launcher lives on from the first call
+        yield made

@@ -1,0 +1,90 @@
+"""HTTP in pieces: wherever a stream is cut, the same requests come out, and what is written can be read again."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from attestd.wire.http_request import HttpRefusal, HttpRequest, RequestReader
+from attestd.wire.http_response import event, priming
+from attestd.wire.http_rules import decoded
+
+BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1, max_size=4)
+
+
+def raw(body: bytes, chunks: bool) -> bytes:
+    """A request."""
+    head = b"POST /s/mcp HTTP/1.1\r\nHost: h\r\n"
+    if not chunks:
+        return head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    parts = [body[i : i + 7] for i in range(0, len(body), 7)]
+    return (
+        head
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts)
+        + b"0\r\n\r\n"
+    )
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """The data cut at these places."""
+    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+@given(bodies=BODIES, cuts=st.lists(st.integers(0, 10_000), max_size=20))
+@example(bodies=[(b"\r\n\r\n", False), (b"{}", True)], cuts=list(range(200)))
+def test_requests_cut_anywhere(bodies: list[tuple[bytes, bool]], cuts: list[int]):
+    """Bodies, order and offsets do not depend on how the bytes arrive, one request after the answer to the other."""
+    reader = RequestReader(1000)
+    start = 0
+    for body, chunks in bodies:
+        found: list[HttpRequest] = []
+        data = raw(body, chunks)
+        for piece in pieces(data, cuts):
+            reader.feed(piece)
+            each = reader.next()
+            if isinstance(each, HttpRequest):
+                found.append(each)
+        assert [(each.body, each.start, each.end) for each in found] == [(body, start, start + len(data))]
+        start += len(data)
+
+
+@given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 1000), max_size=5))
+def test_any_bytes_are_a_request_a_refusal_or_unfinished(data: bytes, cuts: list[int]):
+    """Nothing else is raised, and memory holds no more than what was fed."""
+    reader = RequestReader(100)
+    try:
+        for piece in pieces(b"POST / HTTP/1.1\r\n" + data, cuts):
+            reader.feed(piece)
+            while isinstance(reader.next(), HttpRequest):
+                pass
+    except HttpRefusal:
+        return
+    assert reader.buffered <= len(data) + 20
+
+
+LINES = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), max_size=60).map(str.encode)
+
+
+@given(messages=st.lists(LINES, max_size=6))
+def test_events_are_read_as_they_were_written(messages: list[bytes]):
+    """By the rules of the HTML standard: blocks end at an empty line, fields at a line end."""
+    stream = b"".join(
+        [priming("ab.0.0"), *(b"".join(event((m, b"\n"), event_id=f"ab.0.{i}")) for i, m in enumerate(messages))]
+    )
+    found = []
+    for block in stream.split(b"\n\n")[1:-1]:
+        fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
+        found.append((fields[b"id"], fields[b"data"]))
+    assert found == [(b"ab.0.%d" % i, m) for i, m in enumerate(messages)]
+
+
+@given(text=st.text(max_size=40))
+def test_base64_names_come_back(text: str):
+    """What a client encodes is what is compared."""
+    import base64
+
+    assert decoded(f"=?base64?{base64.b64encode(text.encode()).decode()}?=") == text

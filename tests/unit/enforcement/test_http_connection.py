@@ -1,0 +1,134 @@
+"""One HTTP connection: one request after the other, what ends it, and what it does not wait for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from attestd.enforcement import http_connection as module
+from tests.support.http_inside import HttpInside
+from tests.support.waiting import until
+
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+
+
+def raw(body: object, session: str, extra: str = "") -> bytes:
+    """A request as bytes."""
+    content = json.dumps(body)
+    return (
+        f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nMcp-Session-Id: {session}\r\n"
+        f"{extra}Content-Length: {len(content)}\r\n\r\n{content}"
+    ).encode()
+
+
+@pytest.fixture(name="inside")
+async def _inside() -> AsyncIterator[HttpInside]:
+    inside = HttpInside(("call_tool", "echo"))
+    yield inside
+    inside.close()
+
+
+@pytest.mark.parametrize("unix", [True, False])
+async def test_requests_sent_ahead_wait_for_their_turn(inside: HttpInside, unix: bool):
+    """The second is looked at when the first was answered."""
+    web = inside.connect()
+    session = await inside.session(web)
+    if not unix:
+        web = inside.connect(unix=False)
+        assert (await web.ask(PING, "/none/mcp")).status == 404
+        return
+    await web.send(raw({**PING, "id": "a"}, session) + raw({**PING, "id": "b"}, session))
+    assert (await inside.forwarded())["id"] == "a"
+    assert list(inside.sessions[0].session.outstanding) == ["a"]
+    for name in ("a", "b"):
+        await inside.far.send({"jsonrpc": "2.0", "id": name, "result": {}})
+        assert (await web.response()).json["id"] == name
+        if name == "a":
+            assert (await inside.forwarded())["id"] == "b"
+
+
+async def test_connection_close_is_obeyed(inside: HttpInside):
+    """The answer says so, too, and is the last."""
+    web = inside.connect()
+    session = await inside.session(web)
+    await web.send(raw({**PING, "method": "x"}, session, "Connection: close\r\n"))
+    answer = await web.response()
+    assert answer.headers["connection"] == "close"
+    assert await web.ended()
+    assert inside.gone == 1
+
+
+async def test_what_cannot_be_read_is_the_last(inside: HttpInside):
+    """An HTTP error, then the end; the session goes on."""
+    web = inside.connect()
+    session = await inside.session(web)
+    await web.send(b"NONSENSE\r\n\r\n")
+    answer = await web.response()
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert await web.ended()
+    other = inside.connect()
+    assert (await other.ask({**PING, "method": "x"}, mcp_session_id=session)).status == 200
+
+
+async def test_continue(inside: HttpInside):
+    """Who asks before it sends a body is told to."""
+    web = inside.connect()
+    await web.send(
+        b"POST /mcp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    )
+    await web.send(b"{}")
+    assert (await web.response()).status == 400
+
+
+async def test_a_request_that_does_not_end_is_given_up(inside: HttpInside, monkeypatch: pytest.MonkeyPatch):
+    """408, and an unused connection is closed without a word."""
+    slow, idle, busy = inside.connect(), inside.connect(), inside.connect()
+    session = await inside.session(busy)
+    await busy.send(raw(PING, session))
+    await inside.forwarded()
+    await slow.send(b"POST /mcp HTTP/1.1\r\n")
+    await until(lambda: any(not each._reader.idle for each in inside.front.connections))
+    inside.front.tick()
+    assert inside.gone == 0
+    monkeypatch.setattr(module, "REQUEST_S", -1.0)
+    monkeypatch.setattr(module, "IDLE_S", -1.0)
+    inside.front.tick()
+    assert (await slow.response()).status == 408
+    assert await idle.ended()
+    await inside.far.send({"jsonrpc": "2.0", "id": 1, "result": {}})
+    assert (await busy.response()).status == 200
+
+
+async def test_a_client_that_exits(inside: HttpInside):
+    """Its idle connections end; the watch is let go with the last holder."""
+    web = inside.connect()
+    connection = next(iter(inside.front.connections))
+    connection._exited()
+    assert await web.ended()
+    assert inside.watches[0].closed
+
+
+async def test_sessions_hold_the_watch_of_their_first_connection(inside: HttpInside):
+    """It is closed when the session is over, not when the connection is."""
+    web = inside.connect()
+    session = await inside.session(web)
+    web.far.close()
+    await until(lambda: inside.gone == 1)
+    assert not inside.watches[0].closed
+    other = inside.connect()
+    assert (await other.ask(None, method="DELETE", mcp_session_id=session)).status == 200
+    assert inside.watches[0].closed
+
+
+async def test_a_large_answer_to_a_slow_reader(inside: HttpInside):
+    """It waits in the connection, and the server with it, until the client reads."""
+    web = inside.connect()
+    session = await inside.session(web)
+    await web.send(raw(PING, session))
+    await inside.forwarded()
+    text = "x" * 900_000
+    await inside.far.send({"jsonrpc": "2.0", "id": 1, "result": {"t": text}})
+    await until(lambda: inside.sessions[0].backlog == 0)
+    assert (await web.response()).json["result"]["t"] == text
