@@ -157,7 +157,7 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-@command.command(cls=Command, name="trust", example="attestctl servers trust notes")
+@command.command(cls=Command, name="trust", example="attestctl servers trust time")
 @click.argument("name")
 @json_option
 @click.pass_context

@@ -409,8 +409,10 @@ class Answers:
         front = self._daemon.fronts.get(name)
         if front is None:
             raise NothingToDoError(f"cannot find the server {name!r}", hint="list them with: attestctl servers list")
-        path, seals = server_file(self._daemon.paths.servers, name), self._daemon.seals
-        return views.server(front, path, self._counts().get(name, 0), seals)
+        seal = self._daemon.seals.find(name)
+        sealed = "" if seal is None else self._daemon.seals.state(seal)
+        path = server_file(self._daemon.paths.servers, name)
+        return views.server(front, path, self._counts().get(name, 0), sealed)
 
     def _counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -14,7 +14,10 @@ from pathlib import Path
 
 from attestd.control.replies import Check
 from attestd.daemon.app import Daemon
+from attestd.daemon.config import ServerSettings
 from attestd.daemon.seals import UNDO
+from attestd.daemon.secret_files import read_secret
+from attestd.errors import ConfigurationError
 
 FIXED_SQLITE = (3, 51, 3)
 """From here on two writers in WAL mode are safe; before, exactly one connection may write, which is what attestd
@@ -124,6 +127,19 @@ def _servers(daemon: Daemon) -> Iterator[Check]:
             detail=front.trouble or (front.image.describe if front.image else "not started yet"),
             remedy=f"see attestctl servers show {name}" if front.trouble else "",
         )
+        yield from _secrets(name, front.settings)
+
+
+def _secrets(name: str, server: ServerSettings) -> Iterator[Check]:
+    """Whether the files with what a back end wants to see can be used; never what is in them."""
+    files = [path for path in (server.token_file, *server.header_files.values()) if path]
+    for path in files:
+        try:
+            read_secret(path)
+        except ConfigurationError as error:
+            yield Check(name=f"secret of {name}", status="fail", detail=error.message, remedy=error.hint)
+        else:
+            yield Check(name=f"secret of {name}", status="ok", detail=path)
 
 
 def _seals(daemon: Daemon) -> Iterator[Check]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
 import time
@@ -151,7 +152,8 @@ class HttpDoor:
                 reason = error.message
             except (OSError, TimeoutError) as error:
                 sock.close()
-                reason = (isinstance(error, OSError) and error.strerror) or "it does not answer"
+                number = error.errno if isinstance(error, OSError) else None
+                reason = "it does not answer" if number is None else os.strerror(number)
             except BaseException:
                 sock.close()
                 raise
@@ -198,6 +200,8 @@ class HttpDoor:
             found = await self._look(acceptors, sock)
             if found is not None:
                 return found
+            if _ended(sock):
+                raise self._unavailable("it closed the connection")
             if self._loop.time() > until:
                 raise self._unavailable(f"no process has accepted the connection in {CONNECT_S:g} s")
             await asyncio.sleep(pause)  # the kernel tells nobody when a connection is accepted
@@ -277,6 +281,14 @@ class HttpDoor:
         known = self._known.pop(pid, None)
         if known is not None:
             known.watch.close()
+
+
+def _ended(sock: socket.socket) -> bool:
+    """Whether the server has closed a connection on which nothing was said."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 def _release(collected: object) -> None:

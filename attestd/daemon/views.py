@@ -80,10 +80,9 @@ def grant(found: Grant) -> r.Grant:
     )
 
 
-def server(front: Front, path: Path, sessions: int, sealed: Seals) -> r.Server:
+def server(front: Front, path: Path, sessions: int, sealed: str = "") -> r.Server:
     """A server of the registry; of its environment only the names."""
     settings = front.settings
-    seal = sealed.find(settings.name)
     return r.Server(
         name=settings.name,
         transport=settings.transport,
@@ -98,7 +97,7 @@ def server(front: Front, path: Path, sessions: int, sealed: Seals) -> r.Server:
         sessions=sessions,
         origin=str(path),
         detail=front.trouble or (front.image.describe if front.image is not None else ""),
-        sealed="" if seal is None else sealed.state(seal),
+        sealed=sealed,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -22,8 +23,11 @@ from attestd.wire.urls import Url, UrlError, within_origin
 IDLE_S: Final = 2.0
 """How long an idle connection is reused: servers commonly close theirs after five seconds."""
 IDLE_MAX: Final = 4
+ENDING_S: Final = 0.01
+"""How long a request waits for a connection whose stream is about to end."""
 TLS_S: Final = 10.0
 REDIRECTS: Final = 3
+REDIRECT_BYTES: Final = 64 * 1024
 _KEEPS_METHOD: Final = frozenset({307, 308})
 _REDIRECT: Final = frozenset({300, 301, 302, 303, 305, 307, 308})
 
@@ -43,10 +47,10 @@ class Door(Protocol):
 class Exchange:
     """One answer, and the connection that its content comes from."""
 
-    def __init__(self, answer: Answer, connection: HttpConnection, release: Callable[[HttpConnection], None]) -> None:
+    def __init__(self, answer: Answer, connection: HttpConnection, client: HttpClient) -> None:
         self.answer = answer
         self._connection = connection
-        self._release = release
+        self._client = client
 
     async def chunk(self) -> bytes:
         """Some of the content; empty at its end. Raises HttpError."""
@@ -65,7 +69,11 @@ class Exchange:
 
     def close(self) -> None:
         """Done with it: the connection is kept if its answer was complete. Idempotent."""
-        self._release(self._connection)
+        self._client.release(self._connection)
+
+    def ending(self) -> None:
+        """What was waited for has come: the rest of the content is only its end."""
+        self._client.ending(self._connection)
 
 
 class HttpClient:
@@ -76,6 +84,8 @@ class HttpClient:
         self._door = door
         self._idle: list[HttpConnection] = []
         self._all: set[HttpConnection] = set()
+        self._ending: set[HttpConnection] = set()
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.url = door.url
 
@@ -86,7 +96,7 @@ class HttpClient:
 
     async def prepare(self) -> None:
         """Connect now, so that who answers is known before the first request. Raises HttpError."""
-        self._keep(await self._connected())
+        self.release(await self._connected())
 
     async def request(
         self, method: str, headers: Headers, body: bytes, *, repeatable: bool, url: Url | None = None
@@ -100,7 +110,10 @@ class HttpClient:
             exchange = await self._once(method, at, headers, body, repeatable=repeatable)
             if exchange.answer.status not in _REDIRECT:
                 return exchange
-            exchange.close()
+            try:
+                await exchange.content(REDIRECT_BYTES)
+            finally:
+                exchange.close()
             at = self._redirected(at, exchange.answer, method)
         raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
 
@@ -115,7 +128,7 @@ class HttpClient:
     async def _once(self, method: str, at: Url, headers: Headers, body: bytes, *, repeatable: bool) -> Exchange:
         fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
         while True:
-            connection = self._reused() or await self._connected()
+            connection = self._reused() or await self._ended() or await self._connected()
             fresh = connection.used == 0
             try:
                 answer = await connection.request(method, at.target, fields, body)
@@ -127,7 +140,7 @@ class HttpClient:
                 self._drop(connection)
                 raise
             else:
-                return Exchange(answer, connection, self._keep)
+                return Exchange(answer, connection, self)
 
     @staticmethod
     def _redirected(at: Url, answer: Answer, method: str) -> Url:
@@ -149,6 +162,19 @@ class HttpClient:
             self._drop(connection)
         return None
 
+    async def _ended(self) -> HttpConnection | None:
+        """A connection whose answer is all but over, if it ends at once: that is cheaper than a new one."""
+        if len(self._waiters) >= len(self._ending):
+            return None
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=ENDING_S)
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return self._reused()
+
     async def _connected(self) -> HttpConnection:
         try:
             sock = await self._door.connect()
@@ -167,7 +193,7 @@ class HttpClient:
 
     async def _wrapped(self, sock: socket.socket) -> HttpConnection:
         tls, host = self._door.tls, self.url.host
-        factory: Callable[[], HttpConnection] = lambda: HttpConnection(self._loop)  # noqa: E731 - it needs a type
+        factory: Callable[[], HttpConnection] = lambda: HttpConnection(self._loop, sock)  # noqa: E731 - it needs a type
         try:
             if tls is None:
                 _, connection = await self._loop.create_connection(factory, sock=sock)
@@ -186,18 +212,28 @@ class HttpClient:
             raise HttpError(f"cannot connect to {self.url.authority}: {reason}", sent=False) from error
         return connection
 
-    def _keep(self, connection: HttpConnection) -> None:
+    def ending(self, connection: HttpConnection) -> None:
+        """Its answer is all but over."""
+        if connection in self._all:
+            self._ending.add(connection)
+
+    def release(self, connection: HttpConnection) -> None:
+        """An exchange is over: the connection is kept if its answer was complete. Idempotent."""
+        self._ending.discard(connection)
         if connection not in self._all:
             return
         if connection.open and not self._closed and len(self._idle) < IDLE_MAX and connection not in self._idle:
             if connection.used == 0:
                 connection.idle_since = self._loop.time()
             self._idle.append(connection)
+            if self._waiters:
+                self._waiters.popleft().set_result(None)
         elif connection not in self._idle:
             self._drop(connection)
 
     def _drop(self, connection: HttpConnection) -> None:
         self._all.discard(connection)
+        self._ending.discard(connection)
         connection.close()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterable
 from typing import Final, cast
 
@@ -21,6 +22,9 @@ HEAD_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 256 * 1024
 """Received bytes that wait for their reader before the connection stops reading."""
 WRITE_BYTES: Final = 256 * 1024
+QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+"""Linux only."""
+_INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _CLOSED: Final = "the server closed the connection"
 
 Headers = list[tuple[str, str]]
@@ -52,6 +56,10 @@ class Answer:
         values = set(self._headers.get(name, ()))
         return values.pop() if len(values) == 1 else None
 
+    def has(self, name: str) -> bool:
+        """Whether the header is there."""
+        return name in self._headers
+
     @property
     def media(self) -> str:
         """The media type without its parameters, in lower case."""
@@ -61,8 +69,10 @@ class Answer:
 class HttpConnection(asyncio.Protocol):
     """Made by ``loop.create_connection``; belongs to one exchange at a time."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket | None = None) -> None:
+        """``sock``: what the transport is made of; None: its acknowledgements are left to the kernel."""
         self._loop = loop
+        self._sock = sock if sock is not None and sock.family in _INTERNET and QUICK_ACK is not None else None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         self._transport: asyncio.Transport | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -103,6 +113,7 @@ class HttpConnection(asyncio.Protocol):
         self.sent = True
         self._transport.write(b"".join((head or b"", content or b"", end or b"")))
         await self._drain()
+        self._acknowledge()
         while True:
             event = await self._event()
             match event:
@@ -137,6 +148,8 @@ class HttpConnection(asyncio.Protocol):
         self._woken()
 
     def _checked(self, answer: Answer) -> Answer:
+        if answer.has("transfer-encoding") and answer.has("content-length"):
+            raise self._broken("it has a length beside chunks")
         encoding = answer.header("content-encoding")
         if encoding is not None and encoding.strip().lower() != "identity":
             raise self._broken(f"its content is encoded ({encoding[:32]!a}), which was not asked for")
@@ -191,6 +204,7 @@ class HttpConnection(asyncio.Protocol):
             self.close()
             return
         self.heard = True
+        self._acknowledge()
         try:
             self._http.receive_data(data)
         except h11.RemoteProtocolError:
@@ -221,6 +235,15 @@ class HttpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It does again."""
         self._writable()
+
+    def _acknowledge(self) -> None:
+        """Acknowledge at once: a server that writes head and content apart, with Nagle's algorithm on, waits for it.
+
+        Otherwise the kernel holds its acknowledgement back, for 40 ms. It has to be asked again and again.
+        """
+        if self._sock is not None and QUICK_ACK is not None and not self._lost:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     def _ended(self) -> None:
         if not self._lost:

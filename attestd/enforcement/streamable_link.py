@@ -216,6 +216,8 @@ class StreamableLink(HttpLink):
                 if event.data and event.event == "message":
                     message = True
                     await self._receive(event.data, item)
+            if item is not None and item.settled:
+                exchange.ending()
 
     @staticmethod
     def _patience(item: Item | None) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.http_desk import ASKS, EVERY, HttpDesk, serving
+from tests.support.http_desk import ASKS, EVERY, SUPPORT, HttpDesk, serving
 from tests.support.instance import running
 
 MODES = ["auto", "legacy"]
@@ -99,6 +100,34 @@ def test_another_sdk(desk: HttpDesk):
     """The client of fastmcp gets along, too."""
     tools, added = desk.good("fastmcp", "auto", "stream", ["tools"], ["call", "add", {"a": 2, "b": 3}])
     assert ("add" in tools, added) == (True, "5")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_server_of_another_sdk(desk: HttpDesk, mode: str):
+    """A server made with fastmcp lists and answers."""
+    with serving(program=SUPPORT / "fastmcp_server.py") as server:
+        desk.register(f"fast-{mode}", f"http://localhost:{server.port}/mcp")
+        tools, added = desk.good("mcp", mode, f"fast-{mode}", ["tools"], ["call", "add", {"a": 2, "b": 3}])
+    assert (tools, added) == (["add"], "5")
+
+
+@pytest.mark.parametrize("kind", ["stream", "sse"])
+def test_a_shared_server(desk: HttpDesk, kind: str):
+    """One session of attestd at the server serves every caller, before and after the server was started again."""
+    words = KINDS[kind]
+    with serving(*words) as server:
+        path = "sse" if kind == "sse" else "mcp"
+        desk.register(f"shared-{kind}", f"http://127.0.0.1:{server.port}/{path}", transport=words[0], shared=True)
+        steps = [["tools"], ["call", "add", {"a": 2, "b": 3}]]
+        for mode in MODES:
+            tools, added = desk.good("mcp", mode, f"shared-{kind}", *steps)
+            assert ("add" in tools, added) == (True, "5")
+        server.restart()
+        deadline = time.monotonic() + 30
+        said = desk.run("mcp", "legacy", f"shared-{kind}", *steps)
+        while not all("ok" in each for each in said):
+            assert time.monotonic() < deadline, said
+            said = desk.run("mcp", "legacy", f"shared-{kind}", *steps)
 
 
 def test_who_answers_is_known(desk: HttpDesk):

@@ -182,7 +182,7 @@ async def test_a_server_in_a_file_of_another_name_is_removed_for_good(inside: In
     [
         m.AddServer(name="Bad", command=("x",)),
         m.AddServer(name="x"),
-        m.AddServer(name="x", transport="http", url="http://localhost"),
+        m.AddServer(name="x", transport="http", url="http://example.org"),
         m.AddServer(name="x", command=("x",), run_as="user:root"),
     ],
 )

@@ -245,6 +245,7 @@ async def test_marked_requests_need_an_approver_and_the_others_do_not(bed: Bed) 
         ("grants-revoke", {"grants": ["g-1"]}),
         ("grants-renew", {"grant": "g-1", "lifetime": "1h"}),
         ("servers-add", {"name": "x"}),
+        ("servers-trust", {"name": "time"}),
         ("servers-remove", {"name": "time"}),
         ("reload", {}),
     ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from attestd.control.replies import Check
@@ -89,6 +90,21 @@ async def test_a_server_in_trouble(inside: Inside):
     assert found(inside, "server time").detail == "not started yet"
     inside.daemon.fronts["time"].trouble = "cannot start"
     assert found(inside, "server time").status == "fail"
+
+
+async def test_secrets_of_servers(inside: Inside, short_tmp: Path):
+    """Each file is looked at: usable or not, its name is shown and its content never."""
+    good, bad = short_tmp / "good", short_tmp / "bad"
+    good.write_text("t0ken\n")
+    good.chmod(0o600)
+    bad.write_text("t0ken\n")
+    bad.chmod(0o644)
+    front = inside.daemon.fronts["time"]
+    front.settings = msgspec.structs.replace(front.settings, token_file=str(good), header_files={"X-Key": str(bad)})
+    first, second = [each for each in checks(inside.daemon) if each.name == "secret of time"]
+    assert (first.status, first.detail) == ("ok", str(good))
+    assert (second.status, second.remedy) == ("fail", f"run: chmod 0600 {bad}")
+    assert "t0ken" not in f"{first}{second}"
 
 
 async def test_a_clock_that_is_wrong(inside: Inside, monkeypatch: pytest.MonkeyPatch):

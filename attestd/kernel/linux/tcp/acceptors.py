@@ -20,6 +20,9 @@ from attestd.kernel.linux.tcp.holders import holder, scan
 if sys.platform != "linux":
     raise ImportError(f"cannot use Linux interfaces on {sys.platform}")
 
+SCANS = 3
+"""A socket has its inode a moment before its process has the descriptor."""
+
 
 class LinuxAcceptors:
     """Safe for several threads."""
@@ -40,7 +43,9 @@ class LinuxAcceptors:
             return None
         inode, cookie = found.inode, found.cookie
         pids = tuple(pid for pid in near if holder(pid, inode, cookie) is not None)
-        if not pids:
+        for _ in range(SCANS):
+            if pids:
+                break
             holders = scan(inode, cookie, found.uid) or scan(inode, cookie, None)
             pids = tuple(each.key.pid for each in holders)
         if not pids:
