@@ -52,7 +52,8 @@ class Seals:
         self._doors: dict[str, _Doors] = {}
         self._able = False
         """Whether the kernel lets us seal; then every connection of ours is marked, so that sealing cuts none."""
-        self._in_force = False
+        self._installed: tuple[Guard, ...] = ()
+        """What the kernel has, as far as we know."""
         self.trouble = ""
         """Why what should be sealed is not."""
 
@@ -118,9 +119,10 @@ class Seals:
         self._seals = (*before, seal)
         try:
             self._install()
-        except AttestdError:
+        except AttestdError as error:
             self._seals = before
             self._close(seal.server)
+            self._failed("server.seal", seal, error)
             store_seals(self._daemon.paths.seals, before)
             raise
 
@@ -133,8 +135,9 @@ class Seals:
         self._seals = tuple(seal for seal in before if seal is not found)
         try:
             self._install()
-        except AttestdError:
+        except AttestdError as error:
             self._seals = before
+            self._failed("server.unseal", found, error)
             raise
         self._close(server)
         store_seals(self._daemon.paths.seals, self._seals)
@@ -147,7 +150,7 @@ class Seals:
 
     def look(self) -> None:
         """Put back what was taken from the kernel behind our back."""
-        if not self._seals or self._sealer is None or (self._in_force and self._exists()):
+        if not self._seals or self._sealer is None or self._unchanged():
             return
         was = self.trouble
         try:
@@ -184,7 +187,7 @@ class Seals:
     def close(self) -> None:
         """At an orderly stop, last of all."""
         self.abandon()
-        if not self._in_force or self._sealer is None:
+        if not self._installed or self._sealer is None:
             return
         names = ", ".join(seal.server for seal in self._seals)
         if not self.stays:
@@ -212,6 +215,13 @@ class Seals:
         except SealError:
             return ()  # no right to look is no right to seal; if there is something to seal, that says so
 
+    def _unchanged(self) -> bool:
+        """Whether the kernel has what we installed."""
+        try:
+            return self._sealer is not None and bool(self._installed) and self._sealer.guards() == self._installed
+        except SealError:
+            return False
+
     def _exists(self) -> bool:
         try:
             return self._sealer is not None and self._sealer.exists()
@@ -223,15 +233,16 @@ class Seals:
         if self._sealer is None:
             raise SealError("cannot seal on this system")
         try:
-            if self._seals:
-                self._sealer.replace(tuple(self._guard(self._sealer, seal) for seal in self._seals))
+            guards = tuple(self._guard(self._sealer, seal) for seal in self._seals)
+            if guards:
+                self._sealer.replace(guards)
             else:
                 self._sealer.remove()
         except SealError as error:
             self.trouble = "" if self._exists() else error.message
             raise
         self._able = True
-        self._in_force = bool(self._seals)
+        self._installed = guards
         self.trouble = ""
 
     def _guard(self, sealer: Sealer, seal: Seal) -> Guard:
@@ -251,6 +262,11 @@ class Seals:
         doors = self._doors.pop(server, None)
         for listener in doors.listeners if doors is not None else ():
             listener.close()
+
+    def _failed(self, method: str, seal: Seal, error: AttestdError) -> None:
+        """What was recorded before it was tried has not happened."""
+        detail: dict[str, str | int | bool] = {"port": seal.port, "why": error.message[:256]}
+        self._daemon.record(Entry(kind="admin", method=method, server=seal.server, verdict="error", detail=detail))
 
     def _report(self, text: str) -> None:
         self.trouble = text

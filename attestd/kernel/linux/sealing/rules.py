@@ -5,7 +5,7 @@ Rules of the rules
   goes to a sealed port on any address of this machine, over loopback or from outside, is answered with a reset, unless
   it carries the mark of this instance.
 - A mark can be set by whoever has CAP_NET_ADMIN or CAP_NET_RAW over this network namespace, and it does not survive the
-  way from another namespace. It is 32 random bits, so no other software uses it by chance.
+  way from another namespace. It is 28 random bits, so no other software uses it by chance.
 - *divert* sits before routing and gives a connection over loopback to our listener with ``tproxy``: addresses stay as
   the client chose them, so its socket can still be found from ours, and no connection tracking is switched on. Only a
   transparent socket is found by ``tproxy``, and only CAP_NET_ADMIN or CAP_NET_RAW makes one: when our listener is gone,

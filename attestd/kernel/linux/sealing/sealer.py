@@ -30,6 +30,8 @@ if sys.platform != "linux":
 PREFIX: Final = "attestd-seal-"
 BACKLOG: Final = 512
 SO_MARK: Final = 36
+KUBERNETES: Final = 0xC000
+"""Bits on which kube-proxy drops or translates packets, whatever the other bits are."""
 _TRANSPARENT: Final[tuple[tuple[Literal["ip", "ip6"], socket.AddressFamily, str, int, int], ...]] = (
     ("ip", socket.AF_INET, "127.0.0.1", socket.IPPROTO_IP, 19),
     ("ip6", socket.AF_INET6, "::1", socket.IPPROTO_IPV6, 75),
@@ -55,7 +57,7 @@ class LinuxSealer:
         """``state`` is the state directory of the instance."""
         name = os.fsencode(state.resolve())
         self.table = PREFIX + hashlib.sha256(b"attestd seal v1\n" + name).hexdigest()[:12]
-        self._mark = 1 + secrets.randbelow((1 << 31) - 1)
+        self._mark = (secrets.randbits(31) & ~KUBERNETES) | 1
 
     def exists(self) -> bool:
         """See the protocol."""
