@@ -240,6 +240,7 @@ class Daemon:
             front.shared.close()
         self.http_backs.forget(name)
         self.tools.pop(name, None)
+        self.http.forget(name)
         return front
 
     # -- sessions ---------------------------------------------------------------------------------------------------
@@ -352,6 +353,7 @@ class Daemon:
                 for name, hint in tool_hints(result).items()
             }
             self.tools.setdefault(server, {}).update(hints)
+            self.http.learn(server, result)
 
     def turned_away(self, server: str, peer: Peer | None, cause: Cause, text: str) -> None:
         """A connection that never became a session."""

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attestd.daemon.opening import challenge, open_session
 from attestd.daemon.sessions import SessionInfo
@@ -21,6 +21,7 @@ from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
+from attestd.wire.param_headers import Annotations, annotated
 from attestd.wire.urls import parse_url
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ class HttpFronts:
         self._daemon = daemon
         self._port = 0
         self._listeners: list[Listener] = []
+        self._annotations: dict[str, dict[str, Annotations]] = {}
         self.front = HttpFront(
             loop=daemon.loop,
             limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
             origins=lambda: daemon.settings.listen.origins,
+            annotations=lambda server, tool: self._annotations.get(server, {}).get(str(tool), {}),
             sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,
             opener=self._open,
             refused=daemon.turned_away,
@@ -53,6 +56,14 @@ class HttpFronts:
             listener.close()
         self._port = port
         self._listeners = [self._daemon.listener(sock, "", self._on_loopback) for sock in sockets]
+
+    def learn(self, server: str, result: dict[str, Any]) -> None:
+        """Which arguments of its tools are repeated in headers, from the server's own list."""
+        self._annotations.setdefault(server, {}).update(annotated(result))
+
+    def forget(self, server: str) -> None:
+        """The server is served no more."""
+        self._annotations.pop(server, None)
 
     def close(self) -> None:
         """End every connection and stop listening."""

@@ -42,8 +42,9 @@ from attestd.wire.http_rules import (
     demand_token,
     is_modern,
 )
-from attestd.wire.methods import CHALLENGED, REVISIONS, client_row, revision_of
-from attestd.wire.model import Era, Kind, Limits, Message, WireError
+from attestd.wire.methods import REVISIONS, client_row, revision_of
+from attestd.wire.model import Era, Json, Kind, Limits, Message, WireError
+from attestd.wire.param_headers import Annotations, demand_params
 from attestd.wire.parse import parse_message
 
 SESSIONS: Final = 256
@@ -73,15 +74,17 @@ class HttpFront:
         limits: Callable[[], Limits],
         origins: Callable[[], tuple[str, ...]],
         sessions_per_uid: Callable[[], int],
+        annotations: Callable[[str, Json], Annotations],
         opener: Opener,
         refused: Callable[[str, Peer | None, Cause, str], None],
         left: Callable[[Peer], None],
     ) -> None:
-        """``left`` is told of every connection that ended."""
+        """``left`` is told of every connection that ended. ``annotations(server, tool)``: as far as they are known."""
         self._loop = loop
         self._limits = limits
         self._origins = origins
         self._sessions_per_uid = sessions_per_uid
+        self._annotations = annotations
         self._opener = opener
         self._refused = refused
         self._left = left
@@ -190,6 +193,8 @@ class HttpFront:
         else:
             try:
                 demand_headers(exchange.request, message)
+                if message.method == "tools/call":
+                    demand_params(exchange.request, message, self._annotations(server, message.params.get("name")))
             except WireError as error:
                 self._pooled(exchange, server, error, message, modern=True)
                 return
@@ -201,14 +206,13 @@ class HttpFront:
                 self._pooled(exchange, server, line, message, modern=True)
 
     def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
-        """Whether it may be older than the attestation, and its answer cannot carry a challenge."""
+        """Whether it may be older than the attestation, and was not sent again yet to an address that tells."""
         request, caller = exchange.request, exchange.connection.caller
         told = (parse_qs(request.query).get("proof") or [""])[0]
         if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
             caller.marks.shown(request.start)
         row = client_row(message.method or "")
-        waits = row is not None and row.effectful and row.name not in CHALLENGED and not told
-        return waits and request.start < caller.marks.old
+        return row is not None and row.effectful and not told and request.start < caller.marks.old
 
     def _redirect(self, exchange: HttpExchange, server: str) -> None:
         """Have it sent again to an address that only the attested image is told."""

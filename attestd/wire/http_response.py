@@ -15,6 +15,8 @@ JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
 INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
+RETRY_MS: Final = 500
+"""When a client whose stream broke should come back."""
 PING: Final = b": ping\n\n"
 
 Chunks = Sequence[bytes | memoryview]
@@ -59,8 +61,8 @@ def event(chunks: Chunks, *, event_id: str = "", name: str = "message") -> list[
 
 
 def priming(event_id: str) -> bytes:
-    """An event that says nothing but from where the stream can be resumed (2025-11-25)."""
-    return f"id: {event_id}\ndata: \n\n".encode("ascii")
+    """An event that says nothing but from where, and when, the stream can be resumed (2025-11-25)."""
+    return f"id: {event_id}\nretry: {RETRY_MS}\ndata: \n\n".encode("ascii")
 
 
 def chunked(parts: Chunks) -> list[bytes | memoryview]:

@@ -38,7 +38,7 @@ _NAMES: Final = {
 """Which parameter ``Mcp-Name`` repeats."""
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _TOKEN: Final = re.compile(r"[!-~]{1,256}\Z")
-_SENTINEL: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/]*={0,2})\?=\Z")
+_SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=\Z")
 STATUS: Final = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -138,11 +138,11 @@ def decoded(value: str) -> str | None:
     """A header's value, out of its base64 where it is in that; None if it is not UTF-8 in canonical base64."""
     found = _SENTINEL.match(value)
     if found is None:
-        return None if value.startswith("=?base64?") else value
+        return value
     try:
         raw = base64.b64decode(found[1], validate=True)
         return raw.decode("utf-8") if base64.b64encode(raw).decode("ascii") == found[1] else None
-    except (binascii.Error, UnicodeDecodeError):
+    except (binascii.Error, ValueError):  # not base64, not ASCII, not UTF-8
         return None
 
 

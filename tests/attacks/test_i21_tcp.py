@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http_client import ADOPTED, LAUNDER, Booth, Caller, asleep, calling, program, started
+from tests.support.http_client import ADOPTED, LAUNDER, Booth, Caller, asleep, booth, calling, program, started
 from tests.support.instance import cause
+from tests.support.recorder import recording
 
 pytestmark = pytest.mark.attack("I21")
 
@@ -59,11 +63,11 @@ def test_written_before_the_exec(http: Booth, place: str, modern: bool):
         caller.initialize()
         assert "result" in caller.call(mark=own).json
     with laundered(http, "exec", place, http.request(mark, http.at(place), modern=modern)) as caller:
-        answer = caller.response().json
+        answer = caller.response()
         if modern:
-            assert answer["result"]["resultType"] == "input_required"
+            assert answer.status == 307
         else:
-            assert cause(answer) == "unproven"
+            assert cause(answer.json) == "unproven"
         assert "result" in caller.initialize().json
         assert "result" in caller.call(mark=f"{own}later").json
     assert {own, f"{own}later"} <= http.marks()
@@ -93,3 +97,33 @@ def test_a_client_that_is_gone(http: Booth):
         time.sleep(0.1)
     assert http.recorded("peer_gone") == before + 1
     assert "gone" not in http.marks()
+
+
+@pytest.fixture(scope="module", name="recorded")
+def _recorded() -> Iterator[Booth]:
+    root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    with recording() as pins, booth(root, recorder=pins) as started_booth:
+        yield started_booth
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.root
+def test_with_the_recorder_a_connect_is_proof(recorded: Booth):
+    """The very first bytes of a connection are served where the image that connected still runs: nothing is older."""
+    with calling(recorded.instance, recorded.at("tcp")) as caller:
+        caller.send(recorded.request("atonce", recorded.at("tcp"), modern=True))
+        assert "content" in caller.response().json["result"]
+        (session,) = recorded.instance.ctl("ps")
+    assert "tcp-exec-unknown" not in json.dumps(session["caller"]["reasons"])
+    assert "tcp-writer" in json.dumps(session["caller"]["reasons"])
+    assert "atonce" in recorded.marks()
+
+
+@pytest.mark.root
+def test_with_the_recorder_another_image_since_the_connect_is_known(recorded: Booth):
+    """Level 0, although the program that runs now is granted."""
+    with laundered(recorded, "exec", "tcp", recorded.request("known", recorded.at("tcp"))) as caller:
+        answer = caller.response().json
+        assert cause(answer) in {"level_too_low", "unattestable"}
+        assert answer["error"]["data"]["caller"]["level"] == 0
+    assert "known" not in recorded.marks()

@@ -173,9 +173,15 @@ class Caller:
         )
 
     def modern(
-        self, name: str, params: Mapping[str, Any] | None = None, connection: str = "a", **keys: Any
+        self,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        connection: str = "a",
+        *,
+        follow: bool = True,
+        **keys: Any,
     ) -> Response:
-        """The same in 2026-07-28."""
+        """The same in 2026-07-28; sent again where it is redirected to."""
         meta = {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {},
@@ -184,7 +190,11 @@ class Caller:
         usual = {"mcp_protocol_version": "2026-07-28", "mcp_method": name}
         if "name" in params:
             usual["mcp_name"] = params["name"]
-        return self.request(name, params, connection, **{**usual, **keys})
+        answer = self.request(name, params, connection, **{**usual, **keys})
+        if answer.status == 307 and follow:
+            path = answer.headers["location"]
+            answer = self.request(name, params, connection, **{**usual, **keys, "path": path})
+        return answer
 
     def initialize(self, version: str = "2025-11-25", connection: str = "a") -> Response:
         """The handshake."""
@@ -365,10 +375,10 @@ class Booth:
 
 
 @contextlib.contextmanager
-def booth(root: Path) -> Iterator[Booth]:
+def booth(root: Path, *, recorder: str | None = None) -> Iterator[Booth]:
     """A started one."""
     port = free_port()
-    with running(root, listen={"port": port}) as instance:
+    with running(root, recorder=recorder, listen={"port": port}) as instance:
         made = Booth(instance, port)
         for mark in ("", "other"):
             admit(instance, made.at("tcp"), "--all-tools", mark=mark)

@@ -58,6 +58,16 @@ async def test_a_socket_that_was_removed_or_replaced(inside: Inside):
     assert "not our socket any more" in found(inside, "socket time").detail
 
 
+async def test_a_loopback_port_is_weaker(inside: Inside):
+    """Said only where there is one."""
+    assert not [check for check in checks(inside.daemon) if check.name == "loopback port"]
+    listen = msgspec.structs.replace(inside.daemon.settings.listen, port=8123)
+    inside.daemon.settings = msgspec.structs.replace(inside.daemon.settings, listen=listen)
+    (found,) = [check for check in checks(inside.daemon) if check.name == "loopback port"]
+    assert found.status == "warn"
+    assert "8123" in found.detail
+
+
 async def test_a_directory_that_others_may_write(inside: Inside):
     """It fails with its mode and what it must be."""
     inside.paths.state.chmod(0o777)

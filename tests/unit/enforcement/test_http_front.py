@@ -108,6 +108,17 @@ async def test_listening_is_proven_by_an_address(inside: HttpInside):
     assert (await inside.forwarded())["method"] == "subscriptions/listen"
 
 
+async def test_a_parameter_in_a_header_is_compared(inside: HttpInside):
+    """400 with -32020 before anything is decided."""
+    params = {"name": "regional", "arguments": {"region": "eu"}, "_meta": META}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {**MODERN, "mcp_method": "tools/call", "mcp_name": "regional"}
+    wrong = await inside.connect().ask(call, **headers, mcp_param_region="us")
+    assert (wrong.status, wrong.json["error"]["code"]) == (400, -32020)
+    right = await inside.connect().ask(call, **headers, mcp_param_region="eu")
+    assert right.json["error"]["data"]["cause"] == "out_of_scope"
+
+
 async def test_a_foreign_writer_ends_connection_and_sessions(inside: HttpInside):
     """The first byte of another process is the last of this client."""
     web = inside.connect()

@@ -25,7 +25,7 @@ def test_events():
     parts = event((b'{"result":', memoryview(b"large"), b"}\n"))
     assert b"".join(parts) == b'event: message\ndata: {"result":large}\n\n'
     assert isinstance(parts[2], memoryview)
-    assert priming("ab.0.0") == b"id: ab.0.0\ndata: \n\n"
+    assert priming("ab.0.0") == b"id: ab.0.0\nretry: 500\ndata: \n\n"
 
 
 def test_chunks():

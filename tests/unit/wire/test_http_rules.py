@@ -163,7 +163,8 @@ def test_versions_in_the_body():
         ("=?base64?w7x=?=", None),
         ("=?base64?/w==?=", None),
         ("=?base64?!!?=", None),
-        ("=?base64?w7w=", None),
+        ("=?base64?w7w=", "=?base64?w7w="),
+        ("=?base64?ü?=", None),
     ],
 )
 def test_base64(value: str, found: str | None):
