@@ -325,6 +325,8 @@ class Answers:
             if missing <= 0:
                 continue
             fresh = await self._in_thread(lambda missing=missing: tail(directory, missing))  # type: ignore[misc]
+            if fresh and fresh[0].record.seq > seen + 1 and self._daemon.audit.head().size - 1 - seen > missing:
+                continue  # more was appended meanwhile, and stands where the oldest of these should
             for row in fresh:
                 if row.record.seq > seen:
                     seen = row.record.seq
