@@ -9,6 +9,7 @@ import click
 from attestd.cli.command import Command, client_of, json_option
 from attestd.cli.output import ask, console, line
 from attestd.cli.safe_text import safe
+from attestd.cli.sealed import left_sealed
 from attestd.control.messages import RunDoctor
 from attestd.control.replies import Check
 from attestd.errors import ExitCode, UnreachableError
@@ -30,10 +31,11 @@ def command(ctx: click.Context, as_json: bool) -> ExitCode:
         checks: list[Check] = ask(client_of(ctx), RunDoctor(), as_json=as_json)
     except UnreachableError as error:
         away = Check(name="daemon", status="fail", detail=error.message, remedy=error.hint)
-        checks = [away]
+        checks = [away, *left_sealed()]
         if as_json:
             names = ("name", "status", "detail", "remedy")
-            click.echo(json.dumps({name: getattr(away, name) for name in names}))
+            for check in checks:
+                click.echo(json.dumps({name: getattr(check, name) for name in names}))
     if not as_json:
         _show(checks)
     return ExitCode.FAILED if any(check.status not in ("ok", "warn") for check in checks) else ExitCode.DONE

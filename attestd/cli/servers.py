@@ -12,7 +12,16 @@ import click
 
 from attestd.cli.command import Command, LazyGroup, client_of, json_option
 from attestd.cli.output import ask, console, fields, line, remark, table
-from attestd.control.messages import AddServer, ListServers, RemoveServer, ShowServer, Transport, TrustServer
+from attestd.control.messages import (
+    AddServer,
+    ListServers,
+    RemoveServer,
+    SealServer,
+    ShowServer,
+    Transport,
+    TrustServer,
+    UnsealServer,
+)
 from attestd.control.replies import Server
 from attestd.errors import UsageError
 
@@ -65,6 +74,7 @@ def _show(server: Server) -> None:
         ("environment", ", ".join(server.env)),
         ("shared", "one back end for all callers" if server.shared else "a back end for each connection"),
         ("socket", server.socket),
+        ("sealed", server.sealed and f"direct connections: {server.sealed}"),
         ("sessions", str(server.sessions)),
         ("defined in", server.origin),
         ("problem", server.detail),
@@ -160,6 +170,37 @@ def trust(ctx: click.Context, name: str, as_json: bool) -> None:
     for server in ask(client_of(ctx), TrustServer(name=name), as_json=as_json):
         if not as_json:
             line(console(), "the next program that answers is trusted as ", server.name)
+
+
+@command.command(cls=Command, name="seal", example="attestctl servers seal notes")
+@click.argument("name")
+@click.option("--refuse", is_flag=True, help="Refuse direct connections instead of serving them through attestd.")
+@json_option
+@click.pass_context
+def seal(ctx: click.Context, name: str, *, refuse: bool, as_json: bool) -> None:
+    """Make a server on this machine's TCP port reachable only through attestd.
+
+    Connections of other programs to its port then arrive at attestd, which attests them and serves what they are
+    granted: the URLs in their configurations stay as they are. Connections that exist are cut. The seal is in the
+    kernel, so it outlives a crash of the daemon. Needs the capability NET_ADMIN.
+    """
+    for server in ask(client_of(ctx), SealServer(name=name, refuse=refuse), as_json=as_json):
+        if not as_json:
+            line(console(), "sealed ", f"{server.name}; direct connections: {server.sealed}")
+
+
+@command.command(cls=Command, name="unseal", example="attestctl servers unseal notes")
+@click.argument("name")
+@json_option
+@click.pass_context
+def unseal(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Open a sealed server's port to everybody again.
+
+    Without a running daemon, root does it with: attestd unseal --all
+    """
+    for server in ask(client_of(ctx), UnsealServer(name=name), as_json=as_json):
+        if not as_json:
+            line(console(), "open to everybody: ", server.name)
 
 
 @command.command(cls=Command, name="remove", example="attestctl servers remove clock")

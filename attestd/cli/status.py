@@ -36,6 +36,7 @@ def _show(status: Status) -> None:
             ("sessions", str(status.sessions)),
             ("audit", f"{status.audit.records} records, head {status.audit.head or 'none'}"),
             *(("server", f"{server.name} ({server.transport}) {server.state}") for server in status.servers),
+            *(("sealed", f"{seal.server} (port {seal.port}) {seal.state}") for seal in status.seals),
             *(("approver", digest) for digest in status.approvers),
             *(("error", f"{when(trouble.time)} {trouble.message}") for trouble in status.errors),
         ],

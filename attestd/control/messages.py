@@ -190,6 +190,20 @@ class TrustServer(Request[Server], frozen=True, kw_only=True, tag="servers-trust
     name: Word
 
 
+class SealServer(Request[Server], frozen=True, kw_only=True, tag="servers-seal"):
+    """Close a server's port on this machine to everybody but attestd."""
+
+    name: Word
+    refuse: bool = False
+    """Refuse direct connections instead of serving them."""
+
+
+class UnsealServer(Request[Server], frozen=True, kw_only=True, tag="servers-unseal"):
+    """Open it again. The server need not be registered any more."""
+
+    name: Word
+
+
 class RemoveServer(Request[Server], frozen=True, kw_only=True, tag="servers-remove"):
     """Take a server out of the registry; its sessions end."""
 
@@ -264,6 +278,8 @@ AnyRequest = (
     | ShowServer
     | AddServer
     | TrustServer
+    | SealServer
+    | UnsealServer
     | RemoveServer
     | Explain
     | Why

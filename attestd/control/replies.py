@@ -164,6 +164,15 @@ class Trouble(Reply, frozen=True, kw_only=True):
     message: str
 
 
+class SealState(Reply, frozen=True, kw_only=True):
+    """One sealed server."""
+
+    server: str
+    port: int
+    state: str
+    """redirected | refused, with a reason | open, with a reason: it should be sealed and is not"""
+
+
 class Status(Reply, frozen=True, kw_only=True):
     """Answer to ``status``."""
 
@@ -182,6 +191,8 @@ class Status(Reply, frozen=True, kw_only=True):
     errors: tuple[Trouble, ...] = ()
     not_protected: tuple[str, ...] = ()
     """In user mode: ``control.usermode.NOT_PROTECTED``."""
+    seals: tuple[SealState, ...] = ()
+    """What is, or should be, sealed."""
     note: str = ""
     """The configuration's own words on what this instance is for."""
 
@@ -345,6 +356,8 @@ class Server(Reply, frozen=True, kw_only=True):
     """The configuration file, or ``control``."""
     detail: str = ""
     """Why it is not running, or empty."""
+    sealed: str = ""
+    """What becomes of direct connections to a sealed server; empty: it is not sealed."""
 
 
 class Clause(Reply, frozen=True, kw_only=True):

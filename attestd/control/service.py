@@ -107,8 +107,14 @@ class Service(Protocol[ResultT_contra]):
     async def servers_trust(self, caller: ControlCaller[ResultT_contra], request: m.TrustServer) -> r.Server:
         """The server. Raises NothingToDoError if there is none of that name, or nothing was pinned."""
 
+    async def servers_seal(self, caller: ControlCaller[ResultT_contra], request: m.SealServer) -> r.Server:
+        """The server, sealed. Raises NothingToDoError, ConfigurationError (no port here), SealError."""
+
+    async def servers_unseal(self, caller: ControlCaller[ResultT_contra], request: m.UnsealServer) -> r.Server:
+        """The server, open. Raises NothingToDoError, SealError."""
+
     async def servers_remove(self, caller: ControlCaller[ResultT_contra], request: m.RemoveServer) -> r.Server:
-        """The server as it was. Raises NothingToDoError."""
+        """The server as it was. Raises NothingToDoError, ConfigurationError (it is sealed)."""
 
     async def explain(self, caller: ControlCaller[ResultT_contra], request: m.Explain) -> r.Explanation:
         """From the audit record. Raises NothingToDoError."""

@@ -104,6 +104,7 @@ class Answers:
             approvers=daemon.settings.approval.approvers,
             errors=tuple(r.Trouble(time=when, message=text) for when, text in daemon.errors),
             not_protected=NOT_PROTECTED if daemon.paths.user_mode else (),
+            seals=views.seals(daemon.seals),
             note=daemon.settings.note,
         )
 
@@ -264,10 +265,35 @@ class Answers:
             raise NothingToDoError(f"cannot forget the program of {request.name!r}: none was pinned")
         return found
 
+    async def servers_seal(self, caller: Caller, request: m.SealServer) -> r.Server:
+        """Close its port to everybody else."""
+        daemon = self._daemon
+        seal = daemon.seals.wanted(daemon.server(request.name).settings, "refuse" if request.refuse else "redirect")
+        self._act(caller, "server.seal", request.name, {"port": seal.port, "direct": seal.how})
+        daemon.seals.seal(seal)
+        return self._server(request.name)
+
+    async def servers_unseal(self, caller: Caller, request: m.UnsealServer) -> r.Server:
+        """Open it to everybody."""
+        daemon = self._daemon
+        seal = daemon.seals.find(request.name)
+        if seal is None:
+            raise NothingToDoError(f"cannot unseal {request.name!r}: it is not sealed")
+        self._act(caller, "server.unseal", request.name, {"port": seal.port})
+        daemon.seals.unseal(request.name)
+        if request.name not in daemon.fronts:
+            return r.Server(name=request.name, transport="http", state="not registered")
+        return self._server(request.name)
+
     async def servers_remove(self, caller: Caller, request: m.RemoveServer) -> r.Server:
         """Take a server out; its sessions end."""
         daemon = self._daemon
         removed = self._server(request.name)
+        if daemon.seals.find(request.name) is not None:
+            raise ConfigurationError(
+                f"cannot remove the server {request.name!r}: it is sealed, and nobody could reach it any more",
+                hint=f"open it first: attestctl servers unseal {request.name}",
+            )
         self._act(caller, "server.remove", request.name, {})
         remove_server(daemon.paths.servers, request.name)
         daemon.close_front(request.name, Cause.SHUTTING_DOWN, "the server was removed")
@@ -392,7 +418,10 @@ class Answers:
         front = self._daemon.fronts.get(name)
         if front is None:
             raise NothingToDoError(f"cannot find the server {name!r}", hint="list them with: attestctl servers list")
-        return views.server(front, server_file(self._daemon.paths.servers, name), self._counts().get(name, 0))
+        seal = self._daemon.seals.find(name)
+        sealed = "" if seal is None else self._daemon.seals.state(seal)
+        path = server_file(self._daemon.paths.servers, name)
+        return views.server(front, path, self._counts().get(name, 0), sealed)
 
     def _counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

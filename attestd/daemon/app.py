@@ -36,6 +36,7 @@ from attestd.daemon.paths import Paths, policy_directory, private_directory
 from attestd.daemon.policy import Policy, load_policy
 from attestd.daemon.refusing import Refusing
 from attestd.daemon.relays import taken
+from attestd.daemon.seals import Seals
 from attestd.daemon.server_notes import ServerNotes
 from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
 from attestd.decision.engine import Engine
@@ -54,6 +55,7 @@ from attestd.evidence.acceptors import Acceptors
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
 from attestd.evidence.recorder import Recorder
+from attestd.evidence.sealing import Sealer
 from attestd.grants.model import Grant
 from attestd.launch.protocol import Launcher
 from attestd.mediation import Attested
@@ -95,8 +97,9 @@ class Daemon:
         launcher: Launcher,
         host_id: str,
         acceptors: Acceptors | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
-        """Without ``acceptors``, servers on loopback TCP cannot be attested and are refused."""
+        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed."""
         self.paths = paths
         self.recorder = recorder
         self.kernel = kernel
@@ -133,15 +136,12 @@ class Daemon:
             self.audit.close()
             raise
         try:
+            self.seals = Seals(self, sealer)
             self.backs, self.http_backs = self._made_backs(acceptors)
             self.http = HttpFronts(self)
             self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
             self._activate(self.policy)
-            private_directory(paths.runtime, 0o700 if paths.user_mode else 0o755)
-            private_directory(paths.sockets, 0o700 if paths.user_mode else 0o755)
-            for server in servers.values():
-                self.open_front(server)
-            self.http.listen(self.settings.listen.port)
+            self._open_fronts(servers)
         except BaseException:
             self._close_fronts()
             self.approvals.close()
@@ -167,6 +167,7 @@ class Daemon:
             pins=self.approvals.store,
             pinned=notes.pinned,
             state=notes.state,
+            let_through=self.seals.let_through,
         )
         return backs, http
 
@@ -195,6 +196,14 @@ class Daemon:
         return self.approvals.pend(caller, method, name, deny, now_ns)
 
     # -- servers ----------------------------------------------------------------------------------------------------
+
+    def _open_fronts(self, servers: dict[str, ServerSettings]) -> None:
+        private_directory(self.paths.runtime, 0o700 if self.paths.user_mode else 0o755)
+        private_directory(self.paths.sockets, 0o700 if self.paths.user_mode else 0o755)
+        for server in servers.values():
+            self.open_front(server)
+        self.http.listen(self.settings.listen.port)
+        self.seals.start()
 
     def open_front(self, server: ServerSettings) -> Front:
         """Listen for one server. Raises ConfigurationError."""
@@ -226,7 +235,7 @@ class Daemon:
 
     def close_front(self, name: str, cause: Cause, text: str) -> Front:
         """Stop serving one server; its sessions end."""
-        front = self._front(name)
+        front = self.server(name)
         del self.fronts[name]
         front.listener.close()
         front.silent.close()
@@ -263,15 +272,16 @@ class Daemon:
         def spoken(http: bool) -> None:
             def opened(*_: object) -> None:
                 if http:
-                    self.http.on_unix(self._front(server).settings.name, sock, peer, attested, old_bytes)
+                    self.http.on_unix(self.server(server).settings.name, sock, peer, attested, old_bytes)
                 else:
-                    self._start_session(self._front(server), sock, peer, attested, old_bytes)
+                    self._start_session(self.server(server), sock, peer, attested, old_bytes)
 
             self._opened(opened, sock, peer, attested, old_bytes)
 
-        self._front(server).silent.await_one(sock, spoken, partial(self._dismiss, sock, peer, attested))
+        self.server(server).silent.await_one(sock, spoken, partial(self._dismiss, sock, peer, attested))
 
-    def _front(self, server: str) -> Front:
+    def server(self, server: str) -> Front:
+        """A served server. Raises NothingToDoError."""
         front = self.fronts.get(server)
         if front is None:
             raise NothingToDoError(f"cannot find the server {server!r}", hint="list them with: attestctl servers list")
@@ -411,6 +421,7 @@ class Daemon:
             self.trouble(error.message)
         if self.audit.last_error is not None:
             self.trouble(self.audit.last_error.message)
+        self.seals.look()
         self._later(FLUSH_S, self._flush)
 
     def _later(self, seconds: float, call: Any) -> None:
@@ -418,6 +429,7 @@ class Daemon:
         self._timers.append(self.loop.call_later(seconds, call))
 
     def _close_fronts(self) -> None:
+        self.seals.abandon()
         self.http.close()
         for name in list(self.fronts):
             self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping")
@@ -439,6 +451,7 @@ class Daemon:
         await self.http_backs.close()
         await self.launcher.close()
         self.workers.shutdown()
+        self.seals.close()
         self.refusals.settle(end=True)
         self.record(Entry(kind="log", id="stop"))
         self.approvals.close()

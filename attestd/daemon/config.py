@@ -79,6 +79,14 @@ class ListenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Values of `Origin` that may use HTTP besides the service's own, for pages that you trust."""
 
 
+class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[seal]`: servers that `attestctl servers seal` made reachable only through attestd."""
+
+    on_stop: Literal["auto", "open", "stay"] = "auto"
+    """What an orderly stop does with the seals: `open` undoes them until the next start, `stay` leaves them. `auto`:
+    `stay` where the daemon runs as an ordinary user, whose every program may stop it, else `open`."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """attestd.toml."""
 
@@ -86,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     approval: ApprovalSettings = ApprovalSettings()
     identity: IdentitySettings = IdentitySettings()
     listen: ListenSettings = ListenSettings()
+    seal: SealSettings = SealSettings()
     note: str = ""
     """Shown by ``attestctl status``: what this instance is for."""
 

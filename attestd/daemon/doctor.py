@@ -15,6 +15,7 @@ from pathlib import Path
 from attestd.control.replies import Check
 from attestd.daemon.app import Daemon
 from attestd.daemon.config import ServerSettings
+from attestd.daemon.seals import UNDO
 from attestd.daemon.secret_files import read_secret
 from attestd.errors import ConfigurationError
 from attestd.evidence.protocol import Feature
@@ -35,7 +36,7 @@ YEAR_2020 = 1_577_836_800
 def checks(daemon: Daemon, features: Iterable[Feature]) -> tuple[Check, ...]:
     """Every check, in a fixed order; ``features`` as ``Kernel.examine`` found them."""
     found = (*_kernel(daemon, features), *_sockets(daemon), *_port(daemon), *_files(daemon))
-    return (*found, *_servers(daemon), *_rest(daemon))
+    return (*found, *_servers(daemon), *_seals(daemon), *_rest(daemon))
 
 
 def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
@@ -149,6 +150,27 @@ def _secrets(name: str, server: ServerSettings) -> Iterator[Check]:
             yield Check(name=f"secret of {name}", status="fail", detail=error.message, remedy=error.hint)
         else:
             yield Check(name=f"secret of {name}", status="ok", detail=path)
+
+
+def _seals(daemon: Daemon) -> Iterator[Check]:
+    seals = daemon.seals
+    for seal in seals.seals:
+        state = seals.state(seal)
+        status = "ok" if state in ("redirected", "refused") else "fail"
+        undo = UNDO.format(server=seal.server)
+        yield Check(
+            name=f"seal {seal.server}",
+            status=status,
+            detail=f"port {seal.port}, direct connections: {state}; nftables table inet {seals.table}; undo: {undo}",
+            remedy="" if status == "ok" else f"mend what is named, or undo it: {undo}",
+        )
+    if seals.seals and daemon.paths.user_mode and os.geteuid() != 0:
+        yield Check(
+            name="seals",
+            status="warn",
+            detail="the daemon runs as an ordinary user, whose programs can change its configuration and restart it",
+            remedy="run attestd as root, or give it a user of its own",
+        )
 
 
 def _rest(daemon: Daemon) -> Iterator[Check]:

@@ -14,7 +14,7 @@ from attestd.daemon.sessions import SessionInfo
 from attestd.enforcement.http_connection import HttpCaller
 from attestd.enforcement.http_front import HttpFront
 from attestd.enforcement.http_session import HttpSession
-from attestd.enforcement.listener import Listener
+from attestd.enforcement.listener import Listener, OpenSession
 from attestd.enforcement.proof import ManyProof, Marks
 from attestd.enforcement.shared_watch import SharedWatch
 from attestd.enforcement.tcp_listener import listen_loopback
@@ -22,6 +22,7 @@ from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
 from attestd.wire.param_headers import Annotations, annotated
+from attestd.wire.urls import parse_url
 
 if TYPE_CHECKING:
     from attestd.daemon.app import Daemon
@@ -75,7 +76,7 @@ class HttpFronts:
     def on_unix(self, server: str, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
         """A connection on the socket of one server whose first byte is HTTP's."""
         old = float("inf") if attested.relayed else old_bytes
-        self._serve(sock, peer, attested, old, server)
+        self._serve(sock, attested, peer=peer, old=old, server=server)
 
     def _on_loopback(self, sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
         """A connection on the port. How much was written before the attestation cannot be told there.
@@ -83,16 +84,38 @@ class HttpFronts:
         Only the attestation knows the process: ``peer`` is its uid.
         """
         del peer, old_bytes
-        self._serve(sock, attested.evidence.peer, attested, float("inf"), None)
+        self._serve(sock, attested, hosts=own_hosts(self._port))
 
-    def _serve(self, sock: socket.socket, peer: Peer, attested: Attested, old: float, server: str | None) -> None:
+    def on_sealed(self, server: str, port: int) -> OpenSession:
+        """What to do with a connection to the port of a sealed server: whatever the path, it is for that server."""
+
+        def opened(sock: socket.socket, peer: Peer, attested: Attested, old_bytes: int) -> None:
+            del peer, old_bytes
+            settings = self._daemon.server(server).settings
+            events = parse_url(settings.url).path if settings.transport == "sse" else ""
+            self._serve(sock, attested, server=server, hosts=own_hosts(port), events=events)
+
+        return opened
+
+    def _serve(
+        self,
+        sock: socket.socket,
+        attested: Attested,
+        *,
+        peer: Peer | None = None,
+        old: float = float("inf"),
+        server: str | None = None,
+        hosts: frozenset[str] | None = None,
+        events: str | None = None,
+    ) -> None:
         caller = HttpCaller(
-            peer=peer,
+            peer=peer or attested.evidence.peer,
             attested=attested,
             watch=SharedWatch(self._daemon.loop, attested.watch),
             marks=Marks(0 if attested.proven else old),
             server=server,
-            hosts=own_hosts(self._port) if server is None else None,
+            hosts=hosts,
+            events=events,
         )
         self.front.serve(sock, caller)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -44,14 +45,16 @@ class HttpBacks:
         pins: PinStore,
         pinned: Callable[[Pin], None],
         state: Callable[[str, str], None],
+        let_through: Callable[[socket.socket], None],
     ) -> None:
-        """``pinned`` and ``state``: see ``HttpDoor``."""
+        """``pinned``, ``state`` and ``let_through``: see ``HttpDoor``."""
         self._loop = loop
         self._backs = backs
         self._acceptors = acceptors
         self._pins = pins
         self._pinned = pinned
         self._state = state
+        self._let_through = let_through
         self._servers: dict[str, _Shared] = {}
         self._farewells: set[asyncio.Task[None]] = set()
 
@@ -106,6 +109,7 @@ class HttpBacks:
                 pins=self._pins,
                 pinned=self._pinned,
                 state=self._state,
+                let_through=self._let_through,
             )
             shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
         return shared

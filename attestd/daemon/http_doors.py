@@ -30,6 +30,7 @@ from attestd.enforcement.http_wire import Headers
 from attestd.errors import AttestdError, Cause, ConfigurationError, EvidenceError
 from attestd.evidence.acceptors import Acceptor, Acceptors
 from attestd.evidence.protocol import Watch
+from attestd.evidence.sealing import SealError
 from attestd.grants.pins import Pin, PinStore
 from attestd.wire.urls import parse_url
 
@@ -60,8 +61,12 @@ class HttpDoor:
         pins: PinStore,
         pinned: Callable[[Pin], None],
         state: Callable[[str, str], None],
+        let_through: Callable[[socket.socket], None],
     ) -> None:
-        """``pinned(pin)`` is told before a pin is kept; it may raise. ``state(server, trouble)`` after each connect."""
+        """``pinned(pin)`` is told before a pin is kept; it may raise. ``state(server, trouble)`` after each connect.
+
+        ``let_through(sock)`` before a connect on this machine, whose port may be sealed.
+        """
         self._loop = loop
         self._server = server
         self._backs = backs
@@ -69,6 +74,7 @@ class HttpDoor:
         self._pins = pins
         self._pinned = pinned
         self._state = state
+        self._let_through = let_through
         self._known: OrderedDict[int, _Known] = OrderedDict()
         self._listener: ServerImage | None = None
         self.url = parse_url(server.url)
@@ -134,11 +140,16 @@ class HttpDoor:
             sock = socket.socket(family, socket.SOCK_STREAM)
             sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
             try:
+                if ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+                    self._let_through(sock)
                 await asyncio.wait_for(self._loop.sock_connect(sock, address), CONNECT_S)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 if hasattr(socket, "TCP_KEEPIDLE"):
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+            except SealError as error:
+                sock.close()
+                reason = error.message
             except (OSError, TimeoutError) as error:
                 sock.close()
                 number = error.errno if isinstance(error, OSError) else None

@@ -15,7 +15,7 @@ import click
 from attestd import __version__
 from attestd.daemon.config import load_servers, load_settings
 from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
-from attestd.errors import AttestdError, ConfigurationError, ExitCode
+from attestd.errors import AttestdError, ConfigurationError, ExitCode, NothingToDoError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: attestd run --user")
@@ -56,6 +56,18 @@ def demo() -> None:
     _guarded(lambda: run_demo(stay=sys.stdin.isatty() and sys.stdout.isatty()))
 
 
+@main.command(epilog="Example: attestd unseal --all")
+@click.option("--user", is_flag=True, help="The seals of this user's instance.")
+@click.option("--all", "every", is_flag=True, help="The seals of every instance in this network namespace.")
+def unseal(*, user: bool, every: bool) -> None:
+    """Undo seals that a daemon left behind, without it; for root.
+
+    A daemon that runs, or is started later, seals again what `attestctl servers seal` sealed; end that with
+    `attestctl servers unseal`.
+    """
+    _guarded(lambda: _unseal(None if every else _paths(user=user, config=None)))
+
+
 def _paths(*, user: bool, config: Path | None) -> Paths:
     paths = user_paths() if user else system_paths()
     if config is None:
@@ -75,6 +87,24 @@ def _check(paths: Paths) -> None:
     servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
     policy = load_policy(policy_directory(), paths.policies, settings.identity.host_id or "check")
     click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
+
+
+def _unseal(paths: Paths | None) -> None:
+    if sys.platform != "linux":
+        raise ConfigurationError("cannot unseal on this platform: this version seals on Linux only")
+    from attestd.kernel.linux.sealing import sealer  # noqa: PLC0415 - only this command needs it
+
+    tables = sealer.tables()
+    if paths is not None:
+        own = sealer.LinuxSealer(paths.state).table
+        tables = tuple(table for table in tables if table == own)
+    if not tables:
+        raise NothingToDoError("cannot unseal: nothing is sealed", hint="every instance: attestd unseal --all")
+    for table in tables:
+        guards = sealer.guards_of(table)
+        sealer.remove_table(table)
+        for guard in guards:
+            click.echo(f"open to everybody: {guard.server} (port {guard.port})")
 
 
 def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:

@@ -55,6 +55,11 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
         return self.state / "grants.db"
 
     @property
+    def seals(self) -> Path:
+        """Which servers are sealed."""
+        return self.state / "seals.json"
+
+    @property
     def audit(self) -> Path:
         """The audit log's directory."""
         return self.state / "audit"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -17,6 +18,7 @@ from attestd.errors import ConfigurationError
 from attestd.evidence.acceptors import Acceptors
 from attestd.evidence.protocol import AbsentRecorder, Kernel
 from attestd.evidence.recorder import Recorder
+from attestd.evidence.sealing import Sealer
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,8 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
     recorder: Recorder
     acceptors: Acceptors | None = None
     """Who accepted a loopback connection; None: this room cannot say."""
+    sealer: Sealer | None = None
+    """Seals loopback ports; None: this room cannot."""
 
     def close(self) -> None:
         """Let go of what the kernel gave."""
@@ -34,22 +38,26 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
         self.recorder.close()
 
 
-def open_platform(recorder_root: str | None = None, *, process_events: bool = True) -> Platform:
+def open_platform(state: Path, recorder_root: str | None = None, *, process_events: bool = True) -> Platform:
     """The room of this machine, which the caller closes. Raises ConfigurationError: there is none.
 
-    ``recorder_root``: where Linux has the recorder's pins; ``process_events``: whether they are followed without it.
+    ``state``: the directory of the instance, whose seals are its own; ``recorder_root``: where Linux has the recorder's
+    pins; ``process_events``: whether they are followed without it.
     """
     if sys.platform == "linux":
         from attestd.kernel.linux.connector.fallback import open_fallback
         from attestd.kernel.linux.kernel import LinuxKernel
         from attestd.kernel.linux.recorder import pins
         from attestd.kernel.linux.recorder.follow import FollowedRecorder, open_recorder
+        from attestd.kernel.linux.sealing.sealer import LinuxSealer
         from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 
         fallback = open_fallback if process_events else None
         recorder = FollowedRecorder(partial(open_recorder, recorder_root or pins.ROOT), fallback)
         try:
-            return Platform(kernel=LinuxKernel(recorder), recorder=recorder, acceptors=LinuxAcceptors())
+            return Platform(
+                kernel=LinuxKernel(recorder), recorder=recorder, acceptors=LinuxAcceptors(), sealer=LinuxSealer(state)
+            )
         except BaseException:
             recorder.close()
             raise

@@ -30,7 +30,7 @@ class Serving:
     def __init__(self, paths: Paths, recorder_root: str | None = None, *, process_events: bool = True) -> None:
         """Start everything. Raises AttestdError, and then nothing is left running."""
         loop = asyncio.get_running_loop()
-        self._platform = platform = open_platform(recorder_root, process_events=process_events)
+        self._platform = platform = open_platform(paths.state, recorder_root, process_events=process_events)
         try:
             self.daemon = Daemon(
                 paths=paths,
@@ -39,6 +39,7 @@ class Serving:
                 launcher=ProcessLauncher(),
                 host_id=host_id() or "unknown",
                 acceptors=platform.acceptors,
+                sealer=platform.sealer,
             )
         except BaseException:
             platform.close()

@@ -12,6 +12,7 @@ from attestd.audit.query import Row
 from attestd.control import replies as r
 from attestd.control.times import utc
 from attestd.daemon.app import Front
+from attestd.daemon.seals import Seals
 from attestd.daemon.sessions import SessionInfo
 from attestd.evidence.model import Evidence, FileFacts, Link, Origin
 from attestd.evidence.model import Script as ScriptFacts
@@ -82,7 +83,7 @@ def grant(found: Grant) -> r.Grant:
     )
 
 
-def server(front: Front, path: Path, sessions: int) -> r.Server:
+def server(front: Front, path: Path, sessions: int, sealed: str = "") -> r.Server:
     """A server of the registry; of its environment only the names."""
     settings = front.settings
     return r.Server(
@@ -99,7 +100,13 @@ def server(front: Front, path: Path, sessions: int) -> r.Server:
         sessions=sessions,
         origin=str(path),
         detail=front.trouble or (front.image.describe if front.image is not None else ""),
+        sealed=sealed,
     )
+
+
+def seals(found: Seals) -> tuple[r.SealState, ...]:
+    """What is, or should be, sealed."""
+    return tuple(r.SealState(server=s.server, port=s.port, state=found.state(s)) for s in found.seals)
 
 
 def state(front: Front, sessions: int) -> str:

@@ -42,14 +42,16 @@ class HttpCaller(msgspec.Struct, frozen=True, kw_only=True):
     watch: SharedWatch
     marks: Marks
     server: str | None
-    """The server of the Unix socket; None on TCP, where the path names it."""
+    """The server of the Unix socket or of the sealed port; None on our own port, where the path names it."""
     hosts: frozenset[str] | None
     """What ``Host`` may say; None on a Unix socket."""
+    events: str | None = None
+    """On the port of a sealed server: the path at which it begins sessions of 2024-11-05, or nothing."""
 
     @property
     def unix(self) -> bool:
         """Whether the kernel names the writer of what is read."""
-        return self.server is not None
+        return self.hosts is None
 
     @property
     def bound(self) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ anybody else, and recorded); the body. Then the ``Session`` of mediation has the
 | ``/SERVER/mcp``, on a Unix socket also ``/mcp`` and ``/`` | Streamable HTTP |
 | ``/SERVER/sse``, on a Unix socket also ``/sse`` | GET begins a session of 2024-11-05 |
 | ``/SERVER/message?sessionId=…``, likewise | POST of that session |
+| any other, on the port of a sealed server | the same as ``/mcp``; a GET of its url as ``/sse`` |
 
 A session id was told only to the attested process, after its attestation. So whatever follows it in a stream is not
 older than the attestation (docs/adr/0020), on TCP too, where nothing else tells.
@@ -30,7 +31,7 @@ from attestd.errors import Cause
 from attestd.evidence.model import Peer
 from attestd.wire.era import era_of
 from attestd.wire.framing import Line
-from attestd.wire.http_request import HttpRefusal
+from attestd.wire.http_request import HttpRefusal, HttpRequest
 from attestd.wire.http_rules import (
     LAST_EVENT,
     SESSION,
@@ -142,7 +143,7 @@ class HttpFront:
         except HttpRefusal as refusal:
             self._refused(caller.server or "", caller.peer, Cause.NOT_FOUND, refusal.text)
             raise
-        server, endpoint = _place(request.path, caller.server)
+        server, endpoint = _place(request.path, caller.server) if caller.events is None else _sealed(request, caller)
         if endpoint not in _ENDPOINTS or server is None:
             exchange.refuse(404, "nothing is served at this path")
             return
@@ -335,6 +336,17 @@ def _place(path: str, own: str | None) -> tuple[str | None, str]:
     if len(parts) != 2 or (own is not None and parts[0] != own):
         return None, ""
     return parts[0], parts[1]
+
+
+def _sealed(request: HttpRequest, caller: HttpCaller) -> tuple[str | None, str]:
+    """Server and endpoint on the port of a sealed server: every path but ``.well-known`` is its own."""
+    parts = request.path.strip("/").split("/")
+    if parts[0] == ".well-known":
+        return None, ""
+    if parts == [caller.server, "message"]:
+        return caller.server, "message"
+    hearing = request.method == "GET" and (parts[-1] == "sse" or request.path == caller.events)
+    return caller.server, "sse" if hearing else "mcp"
 
 
 def _one_line(body: bytes) -> bytes:

@@ -14,7 +14,7 @@ Rules
 - Death travels downwards: the launcher and the supervisors get SIGTERM when their parent dies, the server SIGKILL.
   What a killed supervisor leaves behind becomes the launcher's child and is killed there.
 - The server gets what the daemon sent and nothing else: environment, working directory, three descriptors, default
-  signals, no new privileges, its own session.
+  signals, no new privileges, none of the daemon's ambient capabilities, its own session.
 """
 # ruff: noqa: PTH110, PTH123, PTH208 - pathlib would double what each forked supervisor carries
 
@@ -40,6 +40,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 MESSAGE_BYTES = 1 << 18
 STOP = b"stop"
@@ -216,6 +218,7 @@ def become_server(order: Order, stdio: list[int], supervisor: int, report: int) 
         os.setsid()
         tie_to_parent(supervisor, signal.SIGKILL)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

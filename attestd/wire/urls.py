@@ -47,6 +47,11 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
         return host if self.port == _DEFAULT[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @property
     def origin(self) -> tuple[str, str, int]:
         """Scheme, host and port."""
         return self.scheme, self.host, self.port

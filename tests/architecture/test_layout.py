@@ -25,6 +25,7 @@ TESTED_BY = {
     "evidence/acceptors.py": "tests/unit/kernel/test_acceptors.py",
     "evidence/model.py": "tests/unit/kernel/test_kernel.py",
     "evidence/protocol.py": "tests/unit/kernel/test_kernel.py",
+    "evidence/sealing.py": "tests/contract/test_sealers.py",
     "evidence/recorder.py": "tests/contract/test_recorders.py",
     "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
     "enforcement/bridge_effects.py": "tests/unit/enforcement/test_bridge.py",

@@ -77,6 +77,9 @@ class FakeService:
                 r.ServerState(name=s.name, transport=s.transport, state=s.state) for s in self.registry.values()
             ),
             sessions=len(self.open),
+            seals=tuple(
+                r.SealState(server=s.name, port=8765, state=s.sealed) for s in self.registry.values() if s.sealed
+            ),
             policy=r.PolicyState(generation=3, mode="enforce"),
             audit=r.AuditState(records=len(self.records), head="ab" * 32),
             errors=(r.Trouble(time=NOW, message="the server github did not start"),),
@@ -215,6 +218,23 @@ class FakeService:
     async def servers_trust(self, caller: Caller, request: m.TrustServer) -> r.Server:
         """It is there."""
         return await self.servers_show(caller, m.ShowServer(name=request.name))
+
+    async def servers_seal(self, caller: Caller, request: m.SealServer) -> r.Server:
+        """Redirected, or refused if that was asked for."""
+        found = await self.servers_show(caller, m.ShowServer(name=request.name))
+        if found.sealed:
+            raise NothingToDoError(f"cannot seal {request.name!r}: it is sealed")
+        sealed = "refused" if request.refuse else "redirected"
+        self.registry[request.name] = msgspec.structs.replace(found, sealed=sealed)
+        return self.registry[request.name]
+
+    async def servers_unseal(self, caller: Caller, request: m.UnsealServer) -> r.Server:
+        """Open."""
+        found = await self.servers_show(caller, m.ShowServer(name=request.name))
+        if not found.sealed:
+            raise NothingToDoError(f"cannot unseal {request.name!r}: it is not sealed")
+        self.registry[request.name] = msgspec.structs.replace(found, sealed="")
+        return self.registry[request.name]
 
     async def servers_remove(self, caller: Caller, request: m.RemoveServer) -> r.Server:
         """Gone."""

@@ -16,6 +16,7 @@ from attestd.daemon.approvals import Approver
 from attestd.daemon.paths import Paths
 from attestd.evidence.model import Evidence
 from attestd.evidence.protocol import AbsentRecorder
+from attestd.evidence.sealing import Sealer
 from attestd.grants.approve import Options
 from tests.fakes.kernel import OneProcess
 from tests.fakes.launcher import FakeLauncher
@@ -50,8 +51,16 @@ def server_text(name: str = "time", **keys: Any) -> str:
 class Inside:
     """The daemon and its surroundings. Make it in a running loop; ``close`` it."""
 
-    def __init__(self, root: Path, *servers: str, settings: str = "", on: str = "one process") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *servers: str,
+        settings: str = "",
+        on: str = "one process",
+        sealer: Sealer | None = None,
+    ) -> None:
         """``on``: a kernel of one process, or ``darwin``: macOS's room on a Mac in memory."""
+        self.sealer = sealer
         self.paths = paths_below(root)
         self.paths.servers.mkdir(parents=True)
         self.paths.config_file.write_text(settings, encoding="utf-8")
@@ -66,7 +75,12 @@ class Inside:
     def start(self) -> Daemon:
         """Another daemon on the same directories."""
         return Daemon(
-            paths=self.paths, kernel=self.kernel, recorder=AbsentRecorder(), launcher=self.launcher, host_id=HOST
+            paths=self.paths,
+            kernel=self.kernel,
+            recorder=AbsentRecorder(),
+            launcher=self.launcher,
+            host_id=HOST,
+            sealer=self.sealer,
         )
 
     async def connect(self, server: str = "time") -> Far:

@@ -103,6 +103,10 @@ def test_help_ends_with_an_example_that_runs(words: tuple[str, ...], idle: Insta
     with idle.daemon(sessions=1, records=3):
         if words == ("servers", "remove"):
             idle.run("servers", "add", "clock", "--", "mcp-server-time")
+        if words in (("servers", "seal"), ("servers", "unseal")):
+            idle.run("servers", "add", "notes", "--url", "http://127.0.0.1:8765/mcp")
+        if words == ("servers", "unseal"):
+            idle.run("servers", "seal", "notes")
         code = on_terminal(idle, *typed, answer="y\n")[0] if words == ("approve",) else idle.run(*typed).returncode
     assert code == 0
 

@@ -53,3 +53,22 @@ def test_the_program_is_looked_up_at_once(fresh: Installation) -> None:
     missing = fresh.run("servers", "add", "gone", "--", "no-such-program-here")
     assert missing.returncode == 2
     assert "cannot find the program 'no-such-program-here'" in missing.stderr
+
+
+def test_sealing_and_unsealing(fresh: Installation) -> None:
+    """What becomes of direct connections is said, by show and by status too; both need the right."""
+    assert fresh.run("servers", "seal", "time").stdout == "sealed time; direct connections: redirected\n"
+    assert "direct connections: redirected" in fresh.run("servers", "show", "time").stdout
+    assert re.search(r"sealed +time \(port 8765\) redirected", fresh.run("status").stdout)
+    again = fresh.run("servers", "seal", "time")
+    assert (again.returncode, "it is sealed" in again.stderr) == (9, True)
+    assert fresh.run("servers", "unseal", "time").stdout == "open to everybody: time\n"
+    (refused,) = fresh.json("servers", "seal", "time", "--refuse")
+    assert refused["sealed"] == "refused"
+
+
+def test_sealing_needs_the_right(idle: Installation) -> None:
+    """Who may not approve may neither close nor open a server."""
+    with idle.daemon(how=""):
+        assert idle.run("servers", "seal", "time").returncode == 4
+        assert idle.run("servers", "unseal", "time").returncode == 4

@@ -15,7 +15,7 @@ def test_every_request_has_its_own_name() -> None:
     assert len(set(tags)) == len(tags)
     assert " ".join(tags) == (
         "status doctor inspect ps pending pending-show approve deny grants grants-show grants-revoke grants-renew "
-        "servers servers-show servers-add servers-trust servers-remove explain why audit-tail audit-query audit-verify reload"
+        "servers servers-show servers-add servers-trust servers-seal servers-unseal servers-remove explain why audit-tail audit-query audit-verify reload"
     )
 
 

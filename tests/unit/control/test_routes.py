@@ -18,6 +18,8 @@ CHANGING = {
     "grants_renew",
     "servers_add",
     "servers_trust",
+    "servers_seal",
+    "servers_unseal",
     "servers_remove",
     "reload",
 }

@@ -59,7 +59,13 @@ class Bench:
             seen=lambda name, _image: self.seen.append(name),
         )
         self.backs = HttpBacks(
-            loop=loop, backs=backs, acceptors=Always(), pins=Pins(), pinned=lambda _: None, state=lambda *_: None
+            loop=loop,
+            backs=backs,
+            acceptors=Always(),
+            pins=Pins(),
+            pinned=lambda _: None,
+            state=lambda *_: None,
+            let_through=lambda _: None,
         )
 
     def server(self, **changes: Any) -> ServerSettings:

@@ -21,6 +21,7 @@ from attestd.enforcement.connection import ServerError
 from attestd.enforcement.workers import Workers
 from attestd.errors import AttestdError, Cause
 from attestd.evidence.protocol import AbsentRecorder
+from attestd.evidence.sealing import SealError
 from attestd.grants.pins import Pin
 from attestd.kernel.linux.kernel import LinuxKernel
 from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
@@ -73,6 +74,8 @@ class Bench:
         self.pins = Pins()
         self.pinned: list[Pin] = []
         self.states: list[str] = []
+        self.marked = 0
+        self.sealed = False
         self.doors: list[HttpDoor] = []
         self.backs = Backs(
             loop=asyncio.get_running_loop(),
@@ -82,6 +85,14 @@ class Bench:
             attest_seconds=lambda: 20.0,
             seen=lambda _name, image: self.seen.append(image),
         )
+
+    def let_through(self, sock: socket.socket) -> None:
+        """As sealing does: before the socket is connected."""
+        if self.sealed:
+            raise SealError("cannot pass seals: no right")
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
+        self.marked += 1
 
     def door(self, port: int, *, host: str = "127.0.0.1", **changes: Any) -> HttpDoor:
         """A door to this port."""
@@ -94,6 +105,7 @@ class Bench:
             pins=self.pins,
             pinned=self.pinned.append,
             state=lambda _name, trouble: self.states.append(trouble),
+            let_through=self.let_through,
         )
         door.prepare()
         self.doors.append(door)
@@ -218,6 +230,17 @@ async def test_nobody_is_there(bench: Bench, listener: Listener):
     error = await bench.refused(bench.door(listener.port))
     assert error.cause is Cause.SERVER_UNAVAILABLE
     assert error.message == f"cannot connect to 127.0.0.1:{listener.port}: Connection refused"
+
+
+async def test_connections_on_this_machine_are_let_through_seals(bench: Bench, listener: Listener):
+    """Each of them is marked before it is made; what cannot be marked is not tried."""
+    door = bench.door(listener.port)
+    for _ in range(2):
+        (await door.connect()).close()
+    assert bench.marked == 2
+    bench.sealed = True
+    refused = await bench.refused(door)
+    assert (refused.cause, "cannot pass seals" in refused.message) == (Cause.SERVER_UNAVAILABLE, True)
 
 
 async def test_a_server_that_does_not_accept(bench: Bench, monkeypatch: pytest.MonkeyPatch):
