@@ -278,7 +278,15 @@ class Daemon:
 
             self._opened(opened, sock, peer, attested, old_bytes)
 
-        self.server(server).silent.await_one(sock, spoken, partial(self._dismiss, sock, peer, attested))
+        self.server(server).silent.await_one(
+            sock, spoken, partial(self._dismiss, sock, peer, attested), partial(self._changed, server, peer, attested)
+        )
+
+    def _changed(self, server: str, peer: Peer, attested: Attested) -> bool:
+        cause = attested.watch.verify(0)
+        if cause is not None:
+            self.refusals.turned_away(server, peer, cause, "the attested process changed before it said anything")
+        return cause is not None
 
     def server(self, server: str) -> Front:
         """A served server. Raises NothingToDoError."""
@@ -410,6 +418,8 @@ class Daemon:
     def _sweep(self) -> None:
         for connection in list(self.sessions):
             connection.tick()
+        for front in self.fronts.values():
+            front.silent.tick()
         self.refusals.settle(end=False)
         self.http.front.tick()
         self._later(SWEEP_S, self._sweep)

@@ -16,6 +16,7 @@ import msgspec
 class _Silent(msgspec.Struct, frozen=True):
     then: Callable[[bool], None]
     forget: Callable[[], None]
+    changed: Callable[[], bool]
 
 
 class FirstBytes:
@@ -25,11 +26,25 @@ class FirstBytes:
         self._loop = loop
         self._silent: dict[socket.socket, _Silent] = {}
 
-    def await_one(self, sock: socket.socket, then: Callable[[bool], None], forget: Callable[[], None]) -> None:
-        """Call ``then`` once: whether it is HTTP. ``forget`` instead, if everything is closed before."""
-        self._silent[sock] = _Silent(then, forget)
+    def await_one(
+        self,
+        sock: socket.socket,
+        then: Callable[[bool], None],
+        forget: Callable[[], None],
+        changed: Callable[[], bool],
+    ) -> None:
+        """Call ``then`` once: whether it is HTTP. ``forget`` instead, if everything is closed or ``changed`` before.
+
+        ``changed``: whether whoever is there is not who was attested any more; asked by ``tick``.
+        """
+        self._silent[sock] = _Silent(then, forget, changed)
         self._loop.add_reader(sock.fileno(), self._look, sock)
         self._look(sock)
+
+    def tick(self) -> None:
+        """The periodic look: who has changed meanwhile is forgotten."""
+        gone = {sock for sock, silent in self._silent.items() if silent.changed()}
+        self.close(gone.__contains__)
 
     def close(self, wanted: Callable[[socket.socket], bool] = lambda _: True) -> None:
         """Forget the silent ones."""

@@ -12,9 +12,16 @@ from tests.support.naive import named
 pytestmark = pytest.mark.attack("I6")
 
 
-def launder(arena: Arena, path: Path) -> list[str | Path]:
-    """Connect, wait for a byte on standard input, become the granted agent on that socket."""
-    return python(arena.launderer(), path, "-", "wait", *python(arena.agent(), "fd:FD"))
+def launder(arena: Arena, path: Path, first: str | Path = "-") -> list[str | Path]:
+    """Connect, say ``first``, wait for a byte on standard input, become the granted agent on that socket."""
+    return python(arena.launderer(), path, first, "wait", *python(arena.agent(), "fd:FD"))
+
+
+def spoken(arena: Arena) -> list[str | Path]:
+    """The same against attestd; an empty line is nothing but the first byte, which opens the session."""
+    line = arena.root / "empty-line"
+    line.write_bytes(b"\n")
+    return launder(arena, arena.instance.socket(), line)
 
 
 def test_exec_of_a_granted_program(arena: Arena):
@@ -28,7 +35,7 @@ def test_exec_of_a_granted_program(arena: Arena):
     assert arena.naive.executed(mark)
     arena.naive.end()
     mark = arena.mark()
-    with arena.since() as seen, arena.started(*launder(arena, arena.instance.socket())) as client:
+    with arena.since() as seen, arena.started(*spoken(arena)) as client:
         arena.session(client.process.pid, seen)
         client.send_line(b"")
         arena.becomes(client.process.pid, arena.agent())
@@ -40,7 +47,7 @@ def test_exec_of_a_granted_program(arena: Arena):
 
 def test_the_session_ends_without_a_message(arena: Arena):
     """After the exec the session is over even if nobody writes."""
-    with arena.since() as seen, arena.started(*launder(arena, arena.instance.socket())) as client:
+    with arena.since() as seen, arena.started(*spoken(arena)) as client:
         pid = client.process.pid
         arena.session(pid, seen)
         client.send_line(b"")

@@ -31,6 +31,10 @@ for line in sys.stdin:
     if method == "initialize":
         say({"id": number, "result": {"protocolVersion": params["protocolVersion"], "serverInfo": {"name": "p", "version": "1"},
                                       "capabilities": {"tools": {}, "resources": {}}}})
+    elif method == "server/discover":
+        say({"id": number, "result": {"supportedVersions": ["2026-07-28"], "capabilities": {"resources": {"subscribe": True}},
+                                      "serverInfo": {"name": "p", "version": "1"}, "resultType": "complete", "ttlMs": 0,
+                                      "cacheScope": "private"}})
     elif method == "subscriptions/listen":
         tag = {"_meta": {"io.modelcontextprotocol/subscriptionId": number}}
         say({"method": "notifications/subscriptions/acknowledged", "params": {"notifications": params["notifications"], **tag}})

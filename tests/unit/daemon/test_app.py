@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -309,3 +310,18 @@ async def test_the_callers_body_holds_what_was_found(inside: Inside):
     body = caller_body(Attested(evidence=collected.evidence, result=info.caller.result, watch=collected.watch))
     assert set(msgspec.json.decode(body)) == {"result", "evidence"}
     del client
+
+
+async def test_who_changes_before_the_first_byte_is_let_go(inside: Inside):
+    """Attested and silent, then another program: the connection ends and the log says why."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(inside.paths.sockets / "time.sock"))
+    sock.setblocking(False)
+    silent = inside.daemon.fronts["time"].silent
+    await until(lambda: bool(silent._silent))
+    inside.kernel.watches[-1].found = Cause.IMAGE_CHANGED
+    assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1), 5) == b""
+    (record,) = records(inside, kind="session", cause="image_changed")
+    assert (record.method, record.verdict) == ("open", "deny")  # type: ignore[attr-defined]
+    assert not inside.daemon.sessions
+    sock.close()

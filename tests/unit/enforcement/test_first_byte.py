@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
 import pytest
 
@@ -29,7 +30,7 @@ async def test_at_once_later_and_at_the_end():
         ours.setblocking(False)
         with ours, theirs:
             theirs.send(early) if early else None
-            first.await_one(ours, found.append, lambda: None)
+            first.await_one(ours, found.append, lambda: None, lambda: False)
             if not early:
                 assert len(found) == number - 1
                 theirs.send(late) if late else theirs.close()
@@ -47,7 +48,24 @@ async def test_the_silent_are_forgotten():
     ours.setblocking(False)
     forgotten: list[bool] = []
     with ours, theirs:
-        first.await_one(ours, lambda _: None, lambda: forgotten.append(True))
+        first.await_one(ours, lambda _: None, lambda: forgotten.append(True), lambda: False)
         first.close()
         first.close()
     assert forgotten == [True]
+
+
+async def test_who_changes_in_silence_is_forgotten():
+    """The periodic look finds the one that is not who was attested any more, and leaves the other."""
+    first = FirstBytes(asyncio.get_running_loop())
+    forgotten: list[str] = []
+    ends = [socket.socketpair() for _ in range(2)]
+    for (ours, _), name in zip(ends, ("changed", "same"), strict=True):
+        ours.setblocking(False)
+        first.await_one(ours, lambda _: None, partial(forgotten.append, name), partial(str.__eq__, name, "changed"))
+    first.tick()
+    assert forgotten == ["changed"]
+    first.close()
+    assert forgotten == ["changed", "same"]
+    for pair in ends:
+        for end in pair:
+            end.close()
