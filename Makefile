@@ -10,7 +10,7 @@ run: $(READY)
 	@$(BIN)/attestd demo
 
 test: $(READY)
-	$(BIN)/pytest
+	@$(BIN)/python -m tests
 
 check: $(READY)
 	$(BIN)/ruff check .
