@@ -270,7 +270,8 @@ def test_completion_knows_commands_and_lifetimes(looking: Installation) -> None:
 def test_an_interrupted_follower_ends_well(fresh: Installation) -> None:
     """Ctrl-C is how following ends: exit code 0."""
     process = subprocess.Popen(
-        [str(fresh.attestctl), "audit", "tail", "--follow"],
+        # tests that were started in the background inherit an ignored SIGINT
+        ["env", "--default-signal=INT", str(fresh.attestctl), "audit", "tail", "--follow"],
         env=fresh.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
