@@ -22,7 +22,7 @@ from attestd.enforcement.streamable_link import StreamableLink
 from attestd.evidence.acceptors import Acceptors
 from attestd.grants.pins import Pin, PinStore
 from attestd.wire.model import Limits
-from attestd.wire.outgoing_headers import Annotations
+from attestd.wire.repeated import Annotations
 
 
 class _Shared(msgspec.Struct):

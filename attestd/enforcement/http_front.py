@@ -44,8 +44,9 @@ from attestd.wire.http_rules import (
 )
 from attestd.wire.methods import REVISIONS, client_row, revision_of
 from attestd.wire.model import Era, Json, Kind, Limits, Message, WireError
-from attestd.wire.param_headers import Annotations, demand_params
+from attestd.wire.param_headers import demand_params
 from attestd.wire.parse import parse_message
+from attestd.wire.repeated import Annotations
 
 SESSIONS: Final = 256
 """Sessions of one process on one server; beginning one more ends the one that was unused for longest."""

@@ -21,7 +21,8 @@ from attestd.enforcement.link import BAD_LINES, LinkOwner
 from attestd.errors import Cause
 from attestd.wire.methods import CLIENT_REQUESTS
 from attestd.wire.model import Kind, Limits, WireError
-from attestd.wire.outgoing_headers import ANNOTATION, Annotations, annotations_of, modern_revision
+from attestd.wire.outgoing_headers import modern_revision
+from attestd.wire.repeated import ANNOTATION, Annotations, annotations_of
 from attestd.wire.serialise import to_bytes
 from attestd.wire.server import ServerMessage, parse_server_line, result_of
 

@@ -21,21 +21,13 @@ from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.methods import METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
 from attestd.wire.model import Kind, Message, WireError
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
+from attestd.wire.repeated import NAMED
 from attestd.wire.uris import INVALID_PARAMS
 
 HEADER_MISMATCH: Final = -32020
 SESSION: Final = "mcp-session-id"
 LAST_EVENT: Final = "last-event-id"
 VERSION: Final = "mcp-protocol-version"
-_NAMES: Final = {
-    "tools/call": "name",
-    "prompts/get": "name",
-    "resources/read": "uri",
-    "tasks/get": "taskId",
-    "tasks/update": "taskId",
-    "tasks/cancel": "taskId",
-}
-"""Which parameter ``Mcp-Name`` repeats."""
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _TOKEN: Final = re.compile(r"[!-~]{1,256}\Z")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=\Z")
@@ -129,7 +121,7 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
             data={"supported": [REVISIONS[-1]], "requested": version[:32]},
         )
     _demand_same(request, message, "mcp-method", message.method)
-    key = _NAMES.get(message.method or "")
+    key = NAMED.get(message.method or "")
     if key is not None and key in message.params:
         _demand_same(request, message, "mcp-name", message.params[key])
 

@@ -27,7 +27,11 @@ FOUND = annotated({"tools": [{"name": "t", "inputSchema": SCHEMA}, "no tool"]})[
 
 def test_what_a_definition_annotates():
     """Texts, integers and truth values, by names that stand only once."""
-    assert FOUND == {"region": ("region",), "count": ("deep", "count"), "flag": ("flag",)}
+    assert {path: token.lower() for path, token in FOUND.items()} == {
+        ("region",): "region",
+        ("deep", "count"): "count",
+        ("flag",): "flag",
+    }
     assert annotated({"tools": None}) == {}
     assert annotated({"tools": [{"name": "t"}]}) == {"t": {}}
 
@@ -49,6 +53,9 @@ def test_what_a_definition_annotates():
         ({"mcp_param_region": "eu"}, {"region": ["eu"]}, False),
         ({}, {"region": "eu"}, False),
         ({"mcp_param_flag": "True"}, {"flag": True}, False),
+        ({"mcp_param_count": "1.0"}, {"deep": {"count": 1.0}}, True),
+        ({"mcp_param_count": "1"}, {"deep": {"count": 1.0}}, False),
+        ({}, {"deep": {"count": 1.0}}, False),
     ],
 )
 def test_header_and_argument(headers: dict[str, Any], arguments: dict[str, Any], fine: bool):
