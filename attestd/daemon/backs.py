@@ -18,7 +18,7 @@ import msgspec
 
 from attestd.appraisal.digests import program_digest
 from attestd.daemon.config import ServerSettings
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.workers import TooSlowError, Workers
 from attestd.errors import AttestdError, Cause, EvidenceError
 from attestd.evidence.model import Evidence

@@ -12,17 +12,17 @@ from collections.abc import Awaitable, Callable
 
 from attestd import __version__
 from attestd.enforcement.bridge_effects import Eras, Setting
-from attestd.enforcement.bridged import BridgedLink, BridgedOwner
-from attestd.enforcement.connection import Link
+from attestd.enforcement.bridged import BridgedLink
+from attestd.enforcement.link import Attached, Link
 from attestd.wire.model import Limits
 
-OpenBelow = Callable[[BridgedOwner], Awaitable[Link]]
+OpenBelow = Callable[[Attached], Awaitable[Link]]
 """Opens the link below; its owner is the bridge. Raises ServerError."""
 
 
 async def bridged(  # noqa: PLR0917 - what a bridge needs, and the link that it is put before
     loop: asyncio.AbstractEventLoop,
-    owner: BridgedOwner,
+    owner: Attached,
     eras: Eras,
     limits: Limits,
     allows: Callable[[str], bool],

@@ -12,11 +12,10 @@ import msgspec
 from attestd.daemon.backs import Backs
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.http_doors import HttpDoor
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.http_client import HttpClient
 from attestd.enforcement.http_link import FAREWELL_S, HttpLink
 from attestd.enforcement.http_wire import HttpError
-from attestd.enforcement.link import LinkOwner
+from attestd.enforcement.link import LinkOwner, ServerError
 from attestd.enforcement.sse_link import SseLink
 from attestd.enforcement.streamable_link import StreamableLink
 from attestd.evidence.acceptors import Acceptors

@@ -25,8 +25,8 @@ from attestd.appraisal.digests import code_known
 from attestd.daemon.backs import CONNECT_S, Backs, ServerImage, demand_uid
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.secret_files import read_secret
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.http_wire import Headers
+from attestd.enforcement.link import ServerError
 from attestd.errors import AttestdError, Cause, ConfigurationError, EvidenceError
 from attestd.evidence.acceptors import Acceptor, Acceptors
 from attestd.evidence.protocol import Watch

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from attestd.daemon.bridges import OpenBelow, bridged, shared_eras
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.sessions import Channel
-from attestd.enforcement.bridged import BridgedOwner
-from attestd.enforcement.connection import Link
-from attestd.enforcement.link import LinkOwner, StreamLink
+from attestd.enforcement.link import Attached, Link, LinkOwner, StreamLink
 from attestd.errors import AttestdError
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ class Links:
             self._daemon.trouble(error.message)
             raise
 
-    async def below_shared(self, front: Front, owner: BridgedOwner) -> Link:
+    async def below_shared(self, front: Front, owner: Attached) -> Link:
         """The one back end of a shared server; it may speak either era. It gets no questions to anybody."""
         opened = partial(self._open_stream, front.settings)
         if front.settings.bridge == "never":

@@ -18,8 +18,8 @@ from attestd.appraisal.model import AttestationResult
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts, Verdict
 from attestd.decision.subject import Subject
+from attestd.enforcement.link import Attached
 from attestd.enforcement.session import Session
-from attestd.enforcement.shared import Attached
 from attestd.errors import Cause
 from attestd.evidence.model import Evidence, Peer
 from attestd.evidence.protocol import Watch

@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from attestd.enforcement.bridge import Bridge
 from attestd.enforcement.bridge_effects import BridgeEffect, Eras, Send, Setting, Show
-from attestd.enforcement.connection import Link
+from attestd.enforcement.link import Attached, Link
 from attestd.errors import Cause
 from attestd.wire.model import WireError
 from attestd.wire.server import ServerMessage
@@ -23,31 +23,11 @@ ASK_S = 10.0
 """How long a server may take to say which era it speaks; some never answer a method that they do not know."""
 
 
-class BridgedOwner(Protocol):
-    """Whose messages the server's are."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for the client."""
-
-    def server_message(self, message: ServerMessage) -> None:
-        """One message of the server, in the client's era."""
-
-    def server_malformed(self, request_id: str | int, error: WireError) -> None:
-        """This request gets no answer, for this reason."""
-
-    def server_gone(self, cause: Cause, text: str) -> None:
-        """The back end ended."""
-
-    def server_relieved(self) -> None:
-        """It takes messages again."""
-
-
 class BridgedLink:
     """Both a ``Link`` for the session and the owner of the link below."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: BridgedOwner, setting: Setting, eras: Eras, ask_s: float = ASK_S
+        self, loop: asyncio.AbstractEventLoop, owner: Attached, setting: Setting, eras: Eras, ask_s: float = ASK_S
     ) -> None:
         self._loop = loop
         self._owner = owner

@@ -11,15 +11,15 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from attestd.enforcement.client_end import DECLINED, OFFER, TAKEN, ClientEnd, SocketEnd
 from attestd.enforcement.clock import MessageClock
-from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, Withdraw, cancelled
+from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, Withdraw
 from attestd.enforcement.outbox import Outbox
 from attestd.enforcement.session import Session
-from attestd.errors import AttestdError, Cause
+from attestd.enforcement.uplink import OpenUplink, Uplink
+from attestd.errors import Cause
 from attestd.evidence.protocol import Watch
 from attestd.wire.framing import Line, LineFramer
 from attestd.wire.model import Limits, WireError
@@ -31,43 +31,8 @@ LAST_WORDS_S = 2.0
 """How long an ended session tries to deliver what it has queued for the client."""
 
 
-class Link(Protocol):
-    """A way to a back end."""
-
-    @property
-    def congested(self) -> bool:
-        """Whether the client must wait."""
-
-    def send(self, body: dict[str, Any], line: bytes | None = None) -> None:
-        """One message to the server."""
-
-    def finish(self) -> None:
-        """The client is done."""
-
-    def pause(self) -> None:
-        """Stop reading from the server."""
-
-    def resume(self) -> None:
-        """Read from the server again."""
-
-    def close(self) -> None:
-        """Let go of the back end."""
-
-
 Take = Callable[[tuple[int, ...]], ClientEnd | None]
 """What to do with the descriptors that a relay offers: the client's end from now on, or None after closing them."""
-OpenLink = Callable[["Connection"], Awaitable[Link]]
-"""Opens the session's link. Raises ServerError."""
-
-
-class ServerError(AttestdError):
-    """The back end cannot be used; ``cause`` says which way."""
-
-    code = "server"
-
-    def __init__(self, cause: Cause, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.cause = cause
 
 
 class Connection:
@@ -82,7 +47,7 @@ class Connection:
         watch: Watch,
         peer_pid: int,
         limits: Limits,
-        open_link: OpenLink,
+        open_link: OpenUplink,
         ended: Callable[[Connection, str, str], None],
         take: Take | None = None,
     ) -> None:
@@ -97,11 +62,8 @@ class Connection:
         self._peer_pid = peer_pid
         self._framer = LineFramer(limits.message_bytes)
         self._lines: deque[Line | WireError] = deque()
-        self._open_link = open_link
         self._ended = ended
-        self._link: Link | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._waiting: list[ToServer] = []
+        self._uplink = Uplink(loop, self, open_link)
         self._outbox = self._new_outbox()
         self._reading = False
         self._closed = False
@@ -190,8 +152,7 @@ class Connection:
         self._carry_out(self.session.grants_changed(MessageClock()))
 
     def _client_relieved(self) -> None:
-        if self._link is not None:
-            self._link.resume()
+        self._uplink.resume()
         self._resume()
 
     def _client_broken(self) -> None:
@@ -205,9 +166,7 @@ class Connection:
     @property
     def _held_back(self) -> bool:
         """Whether the client must wait: for its turn, for its own reading, or for the back end."""
-        if self._lines or self._outbox.congested:
-            return True
-        return self._opening is not None if self._link is None else self._link.congested
+        return bool(self._lines) or self._outbox.congested or self._uplink.congested
 
     def _resume(self) -> None:
         if not self._reading and not self._closed and self.session.state is State.OPEN and not self._held_back:
@@ -226,7 +185,7 @@ class Connection:
 
     def server_gone(self, cause: Cause, text: str) -> None:
         """From the link."""
-        self._link = None
+        self._uplink.lost()
         self._carry_out(self.session.server_gone(cause, text, MessageClock()))
 
     @property
@@ -238,33 +197,10 @@ class Connection:
         """From the link."""
         self._resume()
 
-    async def _open(self) -> None:
-        try:
-            link = await self._open_link(self)
-        except ServerError as error:
-            self._opening = None
-            self._waiting.clear()
-            self._carry_out(self.session.server_failed(error.cause, error.message, MessageClock()))
-            self._resume()
-            return
-        if self._closed:
-            link.close()
-            return
-        self._link = link
-        waiting, self._waiting = self._waiting, []
-        for effect in waiting:
-            link.send(effect.body, effect.line)
+    def server_failed(self, cause: Cause, text: str) -> None:
+        """The link could not be opened; the next request tries again."""
+        self._carry_out(self.session.server_failed(cause, text, MessageClock()))
         self._resume()
-
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        """An error that ``_open`` does not expect is our bug: the client is told, and so is the loop."""
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            text = f"{type(error).__name__}: {error}"[:256]
-            self._carry_out(self.session.server_gone(Cause.INTERNAL, text, MessageClock()))
-            self._loop.call_exception_handler({"message": "cannot open a back end", "exception": error})
 
     # -- effects ----------------------------------------------------------------------------------------------------
 
@@ -277,7 +213,8 @@ class Connection:
             elif type(effect) is ToClient:
                 self._to_client(effect)
             elif type(effect) is Withdraw:
-                self._withdraw(effect.request_id)
+                if self._uplink.withdraw(effect.request_id):
+                    self.session.unsent(effect.request_id)
             elif type(effect) is End:
                 self._close(effect.cause, effect.text)
 
@@ -286,30 +223,13 @@ class Connection:
             self._outbox.write(chunk)
         if self._outbox.congested:
             self._pause()
-            if self._link is not None:
-                self._link.pause()
+            self._uplink.pause()
 
     def _to_server(self, effect: ToServer) -> None:
-        link = self._link
-        if link is not None:
-            link.send(effect.body, effect.line)
-            if link.congested:
-                self._pause()
-            return
-        self._waiting.append(effect)
-        if self._opening is None:
-            self._opening = self._loop.create_task(self._open())
-            self._opening.add_done_callback(self._opened)
+        uplink = self._uplink
+        uplink.send(effect)
+        if uplink.congested:
             self._pause()
-
-    def _withdraw(self, request_id: str | int) -> None:
-        """Not sent yet: it never is. Sent: the server is told that nobody waits for it."""
-        kept = [each for each in self._waiting if each.body.get("id") != request_id]
-        if len(kept) < len(self._waiting):
-            self._waiting = kept
-            self.session.unsent(request_id)
-        else:
-            self._to_server(ToServer(cancelled(request_id, "the caller's grant has ended")))
 
     def close(self, cause: Cause, text: str) -> None:
         """End from outside: shutdown, a removed server."""
@@ -323,10 +243,7 @@ class Connection:
         self._pause()
         for fd in self._watch.exit_fds():
             self._loop.remove_reader(fd)
-        if self._link is not None:
-            self._link.finish()
-            self._link.close()
-            self._link = None
+        self._uplink.close()
         self._watch.close()
         self._ended(self, cause, text)
 

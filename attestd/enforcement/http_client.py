@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.urls import Url, UrlError, within_origin
 

@@ -1,4 +1,4 @@
-"""The link to a back end that serves one session: a pair of descriptors that carry newline-delimited JSON-RPC.
+"""Links to back ends: what a link is, whom it tells, and the plain one, a pair of descriptors with JSON-RPC in lines.
 
 Lines of the server that are not MCP are dropped and counted (servers print to standard output by mistake); where one
 appears to answer a request, its owner is told, so that nobody waits for an answer that will not come. A line above
@@ -12,7 +12,7 @@ import os
 from typing import Any, Protocol
 
 from attestd.enforcement.outbox import Outbox
-from attestd.errors import Cause
+from attestd.errors import AttestdError, Cause
 from attestd.wire.framing import LineFramer
 from attestd.wire.model import Limits, WireError
 from attestd.wire.serialise import to_line
@@ -20,6 +20,39 @@ from attestd.wire.server import ServerMessage, parse_server_line
 
 READ_BYTES = 1 << 16
 BAD_LINES = 1000
+
+
+class Link(Protocol):
+    """A way to a back end."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client must wait."""
+
+    def send(self, body: dict[str, Any], line: bytes | None = None) -> None:
+        """One message to the server."""
+
+    def finish(self) -> None:
+        """The client is done."""
+
+    def pause(self) -> None:
+        """Stop reading from the server."""
+
+    def resume(self) -> None:
+        """Read from the server again."""
+
+    def close(self) -> None:
+        """Let go of the back end."""
+
+
+class ServerError(AttestdError):
+    """The back end cannot be used; ``cause`` says which way."""
+
+    code = "server"
+
+    def __init__(self, cause: Cause, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class Back(Protocol):
@@ -54,6 +87,14 @@ class LinkOwner(Protocol):
 
     def server_relieved(self) -> None:
         """The back end takes bytes again."""
+
+
+class Attached(LinkOwner, Protocol):
+    """An owner whose client may be slow: what several owners share must not wait for it."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the client."""
 
 
 class StreamLink:

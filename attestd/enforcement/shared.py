@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from attestd.enforcement.connection import Link, ServerError
+from attestd.enforcement.link import Attached, Link, ServerError
 from attestd.errors import Cause
 from attestd.wire.model import Kind, Limits, WireError
 from attestd.wire.serialise import to_line
@@ -27,26 +27,6 @@ BACKLOG_BYTES = 32 << 20
 DROPPED = frozenset({"notifications/initialized", "notifications/roots/list_changed", "notifications/progress"})
 """Notifications of a client that mean nothing to a back end that it does not own."""
 Body = dict[str, Any]
-
-
-class Attached(Protocol):
-    """A connection, as far as a shared back end sees it."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for the client."""
-
-    def server_message(self, message: ServerMessage) -> None:
-        """Deliver."""
-
-    def server_malformed(self, request_id: str | int, error: WireError) -> None:
-        """The answer to this request is not MCP."""
-
-    def server_gone(self, cause: Cause, text: str) -> None:
-        """The back end is gone, or this caller was put off it."""
-
-    def server_relieved(self) -> None:
-        """The back end takes bytes again."""
 
 
 class SharedServer:

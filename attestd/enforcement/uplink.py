@@ -1,4 +1,4 @@
-"""The way of one HTTP session to its back end: opened on first need, and what waits until then."""
+"""The way of one session to its back end: opened on first need, and what waits until then."""
 
 from __future__ import annotations
 
@@ -6,21 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from attestd.enforcement.connection import Link, ServerError
 from attestd.enforcement.effects import ToServer, cancelled
-from attestd.enforcement.link import LinkOwner
+from attestd.enforcement.link import Attached, Link, ServerError
 from attestd.errors import Cause
 
 
-class UplinkOwner(LinkOwner, Protocol):
+class UplinkOwner(Attached, Protocol):
     """The session that the link is for."""
 
     def server_failed(self, cause: Cause, text: str) -> None:
         """The link could not be opened; the next request tries again."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for the client."""
 
 
 OpenUplink = Callable[[Any], Awaitable[Link]]

@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Any
 
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.http_wire import Headers
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.model import WireError
 from attestd.wire.server import ServerMessage

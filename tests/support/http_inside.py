@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.connection import Link, ServerError
 from attestd.enforcement.http_connection import HttpCaller, HttpConnection
 from attestd.enforcement.http_front import HttpFront
 from attestd.enforcement.http_session import HttpSession
-from attestd.enforcement.link import StreamLink
+from attestd.enforcement.link import Link, ServerError, StreamLink
 from attestd.enforcement.proof import ManyProof, Marks
 from attestd.enforcement.session import Session
 from attestd.enforcement.shared_watch import SharedWatch

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from attestd.enforcement.bindings import Bindings
-from attestd.enforcement.connection import Connection, Link, Take
-from attestd.enforcement.link import StreamLink
+from attestd.enforcement.connection import Connection, Take
+from attestd.enforcement.link import Link, StreamLink
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.session import Session
 from attestd.errors import Cause

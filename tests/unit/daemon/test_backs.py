@@ -14,7 +14,7 @@ import pytest
 
 from attestd.daemon.backs import Backs, ServerImage, environment
 from attestd.daemon.config import BackPeer, ServerSettings
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.workers import Workers
 from attestd.errors import Cause, EvidenceError
 from attestd.launch.protocol import LaunchError

@@ -9,7 +9,7 @@ import pytest
 
 from attestd.daemon.bridges import bridged, shared_eras
 from attestd.enforcement.bridge_effects import Eras
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.model import Limits
 

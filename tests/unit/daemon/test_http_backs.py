@@ -14,7 +14,7 @@ from attestd.daemon import http_backs
 from attestd.daemon.backs import Backs
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.http_backs import HttpBacks
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.sse_link import SseLink
 from attestd.enforcement.streamable_link import StreamableLink
 from attestd.enforcement.workers import Workers

@@ -17,7 +17,7 @@ from attestd.daemon import http_doors
 from attestd.daemon.backs import Backs, ServerImage
 from attestd.daemon.config import BackPeer, ServerSettings
 from attestd.daemon.http_doors import HttpDoor
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.workers import Workers
 from attestd.errors import AttestdError, Cause
 from attestd.evidence.protocol import AbsentRecorder

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.effects import State
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from tests.support.dialogue import ask, call, tell
 from tests.support.waiting import until

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from attestd.enforcement import http_client
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.http_client import Exchange, HttpClient
 from attestd.enforcement.http_wire import HttpError
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from tests.fakes.http_peer import HttpPeer, PlainDoor
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from attestd.enforcement import http_link
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.effects import UnansweredError
 from attestd.enforcement.http_link import HIGH_BYTES, HttpLink, Item
 from attestd.enforcement.http_wire import HttpError
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.model import Limits
 from tests.fakes.http_peer import Owner

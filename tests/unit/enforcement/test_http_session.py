@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from attestd.enforcement import http_session as module
-from attestd.enforcement.connection import ServerError
+from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from tests.support.http_inside import META, HttpInside
 from tests.support.waiting import until

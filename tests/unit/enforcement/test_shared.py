@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from attestd.enforcement import shared
-from attestd.enforcement.connection import ServerError
-from attestd.enforcement.link import LinkOwner, StreamLink
+from attestd.enforcement.link import LinkOwner, ServerError, StreamLink
 from attestd.enforcement.outbox import HIGH_BYTES
 from attestd.enforcement.shared import BACKLOG_BYTES, SharedLink, SharedServer
 from attestd.errors import Cause

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from attestd.enforcement import streamable_link
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.effects import UnansweredError
 from attestd.enforcement.http_client import HttpClient
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.streamable_link import StreamableLink
 from attestd.errors import Cause
 from attestd.wire.model import Kind, Limits

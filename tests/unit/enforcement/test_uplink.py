@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from attestd.enforcement.connection import ServerError
 from attestd.enforcement.effects import ToServer
+from attestd.enforcement.link import ServerError
 from attestd.enforcement.uplink import Uplink
 from attestd.errors import Cause
 from tests.support.waiting import until
