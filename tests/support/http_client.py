@@ -70,6 +70,7 @@ else:
 s.sendall(open(text, "rb").read())
 if how == "close":
     s.close()
+    print("closed", flush=True)
     sys.stdin.read()
     sys.exit()
 if how == "share" and os.fork() == 0:
