@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(sys.executable).parent
-START_S = 30.0
+START_S = 120.0
+"""A daemon that waits for a processor has not failed."""
 REFUSED = -31403
 SETTLE_S = 0.15
 """A script that is as young as the process that runs it is not attestable: it may not be what was loaded."""
