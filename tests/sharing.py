@@ -22,7 +22,16 @@ import pytest
 
 ONE_BY_ONE = ("/test_recorder", "/test_connector_losses", "/test_recorders", "/test_i04_pid_reuse", "/test_tcp_peers")
 """Parts of the names of files that see, or make, events of the whole machine."""
-FIRST: tuple[str, ...] = ()
+FIRST = (
+    "tests/e2e/test_sdk.py",
+    "tests/e2e/test_http_fronts.py",
+    "tests/e2e/test_http_backs.py",
+    "tests/attacks/test_c05_named_steps.py",
+    "tests/attacks/test_w_http.py",
+    "tests/attacks/test_c05_killed_daemon.py",
+    "tests/e2e/test_sealing.py",
+    "tests/e2e/test_npm_http_backs.py",
+)
 """The longest files, longest first; the others follow as they are collected."""
 
 Unit = list[int]
