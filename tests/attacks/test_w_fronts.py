@@ -1,0 +1,83 @@
+"""W1 to W13 on every front of attestd and before every server: refused, recorded, not executed, and the session goes on.
+
+``test_w_direct`` shows what the same variants do to the same servers when nobody is between.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.attack_backs import BACKS
+from tests.support.attack_field import FRONTS, Field, field
+from tests.support.attack_rows import NOT_APPLICABLE, PROCEDURES, ROWS, Cell, reason
+from tests.support.attack_variants import Words, of_row
+from tests.support.npm import MissingError
+
+pytestmark = [
+    pytest.mark.attack("W1"),
+    pytest.mark.attack("W2"),
+    pytest.mark.attack("W3"),
+    pytest.mark.attack("W4"),
+    pytest.mark.attack("W5"),
+    pytest.mark.attack("W6"),
+    pytest.mark.attack("W7"),
+    pytest.mark.attack("W8"),
+    pytest.mark.attack("W9"),
+    pytest.mark.attack("W10"),
+    pytest.mark.attack("W11"),
+    pytest.mark.attack("W12"),
+    pytest.mark.attack("W13"),
+]
+
+
+@pytest.fixture(scope="module", name="open_field")
+def _open_field() -> Iterator[Field]:
+    root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+    try:
+        with field(root) as made:
+            yield made
+    except MissingError as error:
+        pytest.skip(f"no servers of TypeScript: {error}")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.parametrize("back", BACKS)
+@pytest.mark.parametrize("front", FRONTS)
+def test_every_row(open_field: Field, front: str, back: str):
+    """Each variant of each row is refused for its cause and recorded; the server executes none; the session goes on."""
+    assert Cell(open_field, front, back).run() == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_table_is_complete(row: str):
+    """In each cell a row either has something to do or a reason why not, and never both."""
+    for front, kind in FRONTS.items():
+        port = 1 if kind.place == "tcp" else 0
+        variants = of_row(row, Words(kind.era, ""), kind.kind, str, port)
+        for back in BACKS:
+            does = bool(variants) or (row in PROCEDURES and not reason(row, front, back))
+            assert does is not bool(reason(row, front, back)), (row, front, back)
+
+
+def test_no_reason_is_idle():
+    """Each reason stands for a cell."""
+    used = {reason(row, front, back) for row in ROWS for front in FRONTS for back in BACKS}
+    assert set(NOT_APPLICABLE.values()) <= used
+
+
+def test_what_was_refused_outside_of_sessions_is_on_record(open_field: Field):
+    """All of it, singly or counted, once the daemon has ended: it ends here."""
+    with open_field.fresh():
+        channel = open_field.channel("unix-legacy", "python-http")
+        variant = next(iter(channel.attacks("W1", 0)))[0]
+        assert channel.offer(variant).status == 400
+    open_field.refused_outside += 1
+    open_field.instance.stop()
+    outside = [record for record in open_field.records() if record.method == "open"]
+    assert sum(int(record.detail.get("times", 1)) for record in outside) == open_field.refused_outside
