@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,8 +49,16 @@ def _open_field() -> Iterator[Field]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.mark.parametrize("back", BACKS)
-@pytest.mark.parametrize("front", FRONTS)
+def cells() -> list[tuple[str, str]]:
+    """Every front with every server where ``make attacks`` asks for it; else each front with two servers of the seven
+    or one, and each server with two fronts, because a whole product takes minutes."""
+    every = list(itertools.product(enumerate(FRONTS), enumerate(BACKS)))
+    if os.environ.get("ATTESTD_CELLS") != "all":
+        every = [((i, front), (j, back)) for (i, front), (j, back) in every if (i + j) % 4 == 0]
+    return [(front, back) for (_, front), (_, back) in every]
+
+
+@pytest.mark.parametrize(("front", "back"), cells())
 def test_every_row(open_field: Field, front: str, back: str):
     """Each variant of each row is refused for its cause and recorded; the server executes none; the session goes on."""
     assert Cell(open_field, front, back).run() == []
@@ -79,5 +89,5 @@ def test_what_was_refused_outside_of_sessions_is_on_record(open_field: Field):
         assert channel.offer(variant).status == 400
     open_field.refused_outside += 1
     open_field.instance.stop()
-    outside = [record for record in open_field.records() if record.method == "open"]
+    outside = [record for record in open_field.records() if record.kind == "session" and record.method in {"open", ""}]
     assert sum(int(record.detail.get("times", 1)) for record in outside) == open_field.refused_outside
