@@ -39,10 +39,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module", name="open_field")
 def _open_field() -> Iterator[Field]:
+    """At its end every refusal that was none of a session's is on record, singly or counted."""
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     try:
         with field(root) as made:
             yield made
+            made.instance.stop()
+            outside = [each for each in made.records() if each.kind == "session" and each.method in {"open", ""}]
+            assert sum(int(each.detail.get("times", 1)) for each in outside) == made.refused_outside
     except MissingError as error:
         pytest.skip(f"no servers of TypeScript: {error}")
     finally:
@@ -79,15 +83,3 @@ def test_no_reason_is_idle():
     """Each reason stands for a cell."""
     used = {reason(row, front, back) for row in ROWS for front in FRONTS for back in BACKS}
     assert set(NOT_APPLICABLE.values()) <= used
-
-
-def test_what_was_refused_outside_of_sessions_is_on_record(open_field: Field):
-    """All of it, singly or counted, once the daemon has ended: it ends here."""
-    with open_field.fresh():
-        channel = open_field.channel("unix-legacy", "python-http")
-        variant = next(iter(channel.attacks("W1", 0)))[0]
-        assert channel.offer(variant).status == 400
-    open_field.refused_outside += 1
-    open_field.instance.stop()
-    outside = [record for record in open_field.records() if record.kind == "session" and record.method in {"open", ""}]
-    assert sum(int(record.detail.get("times", 1)) for record in outside) == open_field.refused_outside

@@ -7,7 +7,6 @@ granted nothing.
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -17,15 +16,19 @@ import msgspec
 
 from attestd.audit.model import Record
 from attestd.audit.query import Filters, query
+from attestd.control.client import ControlClient
+from attestd.control.messages import Approve, ListPending, Terms
 from tests.support.attack_backs import Back, backs
 from tests.support.attack_channels import Channel, Http, Lines, Sse
 from tests.support.attack_variants import MESSAGE_BYTES
 from tests.support.http_client import Caller, calling, free_port
-from tests.support.instance import SCRIPTS, Instance, running
+from tests.support.instance import Instance, running
 
-GRANTED = (
-    *(word for tool in ("echo", "remember", "recall", "slow") for word in ("--tool", tool)),
-    *("--resource", "notes://one", "--prompt", "hello"),
+GRANTED = Terms(
+    tools=("echo", "remember", "recall", "slow"),
+    resources=("notes://one",),
+    prompts=("hello",),
+    lifetime="standing",
 )
 CLIENTS = ("client", "other", "stranger")
 
@@ -96,19 +99,11 @@ class Field:
         return [row.record for row in takewhile(lambda row: row.record.seq > after, rows)]
 
     def approve_all(self) -> None:
-        """Whatever waits for the two clients, at once."""
-        started = []
-        for entry in self.instance.pending():
-            launchers = (each["program"] or "unreadable" for each in entry["caller"]["launchers"])
-            words = ["approve", entry["code"], *(w for each in launchers for w in ("--launched-by", each))]
-            words += [*GRANTED, "--for", "standing", "--yes", "--json"]
-            command = [str(SCRIPTS / "attestctl"), *words]
-            started.append(
-                subprocess.Popen(
-                    command, env=self.instance.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
-            )
-        assert [process.wait() for process in started] == [0] * len(started)
+        """Whatever waits: as ``attestctl`` does, but one program for all of it."""
+        control = ControlClient(socket=self.instance.control)
+        for entry in control.all(ListPending()):
+            launchers = tuple(each.program or "unreadable" for each in entry.caller.launchers)
+            control.one(Approve(pending=entry.code, terms=msgspec.structs.replace(GRANTED, launched_by=launchers)))
 
 
 @contextlib.contextmanager

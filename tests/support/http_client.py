@@ -41,16 +41,22 @@ def read(name, s):
 
 
 for line in sys.stdin:
-    name, place, data = json.loads(line)
+    name, place, data, *forked = json.loads(line)
     if name not in open_ones:
         if isinstance(place, int):
             s = socket.socket(fileno=place)
         else:
-            s = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET)
+            six = ":" in place[0]
+            s = socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET6 if six else socket.AF_INET)
             s.connect(place if isinstance(place, str) else tuple(place))
         open_ones[name] = s
         threading.Thread(target=read, args=(name, s), daemon=True).start()
-    if data is None:
+    if forked and (child := os.fork()) > 0:
+        os.waitpid(child, 0)
+    elif forked:
+        open_ones[name].sendall(base64.b64decode(data))
+        os._exit(0)
+    elif data is None:
         open_ones[name].shutdown(2)
     else:
         try:
@@ -139,6 +145,10 @@ class Caller:
     def send(self, raw: bytes, connection: str = "a") -> None:
         """Bytes on a connection, which is opened by the first of them."""
         self._tell([connection, self.place, base64.b64encode(raw).decode()])
+
+    def send_as_child(self, raw: bytes, connection: str = "a") -> None:
+        """The same, written by a child of the client, which inherited the connection."""
+        self._tell([connection, self.place, base64.b64encode(raw).decode(), True])
 
     def hang_up(self, connection: str = "a") -> None:
         """End a connection."""
@@ -393,7 +403,8 @@ class Booth:
 def booth(root: Path, *, recorder: str | None = None) -> Iterator[Booth]:
     """A started one."""
     port = free_port()
-    with running(root, recorder=recorder, listen={"port": port}) as instance:
+    limits = {"refusals_per_minute": 100_000}  # each refusal is a record of its own
+    with running(root, recorder=recorder, listen={"port": port}, limits=limits) as instance:
         made = Booth(instance, port)
         for mark in ("", "other"):
             admit(instance, made.at("tcp"), "--all-tools", mark=mark)
