@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench conformance lock clean recorder recorder-verify
+.PHONY: run test check fix bench conformance attacks lock clean recorder recorder-verify
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -33,6 +33,10 @@ bench: $(READY)
 CONFORMANCE ?=
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+# The rows W on every front before every server; make test has a quarter of these cells.
+attacks: $(READY)
+	ATTESTD_CELLS=all $(BIN)/python -m pytest tests/attacks/test_w_fronts.py
 
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
