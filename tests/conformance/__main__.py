@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -115,6 +116,7 @@ def report(run: Run) -> int:
 
 def main(words: list[str]) -> int:
     """Run the groups in turn."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # through every ``finally``
     with tempfile.TemporaryDirectory(prefix="cf-", ignore_cleanup_errors=True) as scratch:
         run = Run(install(), Path(scratch), words)
         for group in run.groups:

@@ -60,6 +60,7 @@ class Matrix:
         self._daemon = daemon
         self._wanted = wanted
         self._control = threading.Lock()
+        self._over = threading.Event()
         self._desks: queue.SimpleQueue[tuple[Client, ...]] = queue.SimpleQueue()
 
     def run(self, shown: Any) -> list[Found]:
@@ -69,15 +70,18 @@ class Matrix:
         for desk in desks:
             self._desks.put(desk)
         found: list[Found] = []
-        try:
-            with ThreadPoolExecutor(WORKERS) as pool:
-                longest_first = sorted(rows, key=lambda row: -len(row.steps))
-                for done in as_completed([pool.submit(self._row, row) for row in longest_first]):
+        with ThreadPoolExecutor(WORKERS) as pool:
+            longest_first = sorted(rows, key=lambda row: -len(row.steps))
+            rest = [pool.submit(self._row, row) for row in longest_first]
+            try:
+                for done in as_completed(rest):
                     found.append(done.result())
                     shown(found[-1].line)
-        finally:
-            for desk in desks:
-                for client in desk:
+            finally:
+                self._over.set()
+                for each in rest:
+                    each.cancel()
+                for client in (client for desk in desks for client in desk):
                     client.close()
         return found
 
@@ -102,6 +106,8 @@ class Matrix:
                         self._daemon.register(row.server, row.server.name, url)
                 admitted: set[str] = set()
                 for client in self._chosen(desk, row):
+                    if self._over.is_set():
+                        break
                     self._client(row, client, direct, found, admitted)
         finally:
             self._desks.put(desk)
@@ -124,6 +130,8 @@ class Matrix:
             admitted.add(client.program)
             self._daemon.admit(name, lambda: client.run(places[0], [["list"]]))
         for place in places:
+            if self._over.is_set():
+                return
             mediated = client.run(place, steps)
             case = f"{client.name} > {place.front} > {name}"
             found.differences += matrix.compare(case, row, outcomes, mediated)

@@ -32,7 +32,7 @@ async function transport(place, options) {
   return new StreamableHTTPClientTransport(new URL(place.url), options);
 }
 
-async function listenForUpdates(client) {
+async function listening(client) {
   let heard = () => {};
   const updated = new Promise((resolve) => {
     heard = resolve;
@@ -42,7 +42,7 @@ async function listenForUpdates(client) {
     const { ResourceUpdatedNotificationSchema } = await import("@modelcontextprotocol/sdk/types.js");
     client.setNotificationHandler(ResourceUpdatedNotificationSchema, (told) => heard(told.params.uri));
   }
-  return updated;
+  return { client, updated };
 }
 
 const call = (client, name, args, options = {}) => (modern ? client.callTool({ name, arguments: args }, { timeout: TIMEOUT, ...options }) : client.callTool({ name, arguments: args }, undefined, { timeout: TIMEOUT, ...options }));
@@ -90,7 +90,7 @@ async function cell(place, steps) {
   const outcomes = [];
   let way;
   try {
-    const session = { client, updated: await listenForUpdates(client) };
+    const session = await listening(client);
     way = await transport(place, options);
     await client.connect(way);
     for (const [name, ...args] of steps) outcomes.push(await operations[name](session, ...args).then((ok) => ({ ok }), failed));
