@@ -18,7 +18,7 @@ import msgspec
 
 from tests.conformance import matrix
 from tests.conformance.clients import Client, Place, clients
-from tests.conformance.expected import Difference
+from tests.conformance.expected import Difference, entries, judge
 from tests.conformance.installed import Installed
 from tests.conformance.mediated import Attestd, attestd
 from tests.conformance.stage import listening
@@ -44,7 +44,10 @@ class Found(msgspec.Struct, kw_only=True):
         clients = ", ".join(f"{name} {sum(out is not None for out in outs)}" for name, outs in self.direct.items())
         if not self.cells:
             return f"{self.name:<20} direct steps: {clients}"
-        verdict = f"{len(self.differences)} differ" if self.differences else "the same"
+        unexpected = judge(self.differences, entries(), set())[0]
+        verdict = (
+            "the same" if not self.differences else f"{len(self.differences)} differ, {len(unexpected)} unexpected"
+        )
         return (
             f"{self.name:<20} {self.cells} cells, {self.steps} steps through attestd: {verdict} ({self.seconds:.0f} s)"
         )

@@ -24,7 +24,7 @@ from tests.conformance.installed import Installed
 from tests.conformance.matrix import plain
 from tests.conformance.stage import environment
 
-CELL_S = 180
+CELL_S = 300
 SHOWN = 4000
 FRONTS = frozenset({"stdio", "http", "sse", "unix-http"})
 

@@ -10,7 +10,7 @@ const base = modern ? "@modelcontextprotocol/client" : "@modelcontextprotocol/sd
 const { Client } = await import(base);
 const { Agent, fetch: fetchOver } = await import("undici");
 const info = { name: `conformance ${sdk}`, version: "1" };
-const TIMEOUT = 20000;
+const TIMEOUT = 60000;
 
 function through(place) {
   if (place.socket === undefined) return { options: {}, release: async () => {} };
@@ -53,7 +53,7 @@ const said = (result) => {
 const late = (promise) => {
   let timer;
   const silence = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error("nothing arrived")), 10000);
+    timer = setTimeout(() => reject(new Error("nothing arrived")), 30000);
   });
   return Promise.race([promise, silence]).finally(() => clearTimeout(timer));
 };

@@ -20,8 +20,9 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-TIMEOUT_S = 20
-CELL_S = 120
+TIMEOUT_S = 60
+SOON_S = 30
+CELL_S = 240
 
 
 class Session:
@@ -77,13 +78,13 @@ class Session:
         if inner.protocol_version == "2026-07-28":
             async with inner.listen(resource_subscriptions=[uri]) as events:
                 await self._call(name, arguments)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(SOON_S):
                     async for event in events:
                         return str(getattr(event, "uri", event))
         subscribe = inner.subscribe_resource
         await subscribe(uri)
         await self._call(name, arguments)
-        return await asyncio.wait_for(self.heard.get(), 10)
+        return await asyncio.wait_for(self.heard.get(), SOON_S)
 
     async def cancel(self, name: str, arguments: dict[str, Any]) -> Any:
         """Cancel a call that has begun, and go on."""
@@ -93,7 +94,7 @@ class Session:
             started.set()
 
         task = asyncio.ensure_future(self._call(name, arguments, progress=progress))
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), SOON_S)
         task.cancel()
         ended = "answered"
         with contextlib.suppress(asyncio.CancelledError):
