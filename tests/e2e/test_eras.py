@@ -19,7 +19,6 @@ SUPPORT = Path(__file__).parents[1] / "support"
 EVERY = ("--all-tools", "--resource", "*", "--prompt", "*")
 ASKS = tuple(word for kind in ("sampling", "elicitation", "roots") for word in ("--server-request", kind))
 MODERN = "2026-07-28"
-SPEC = "io.modelcontextprotocol"
 PAIRS = [
     (MODERN, "old"),
     ("auto", "old"),
@@ -173,20 +172,6 @@ def test_a_client_that_may_fall_back(desk: Desk):
     """By default a client that asks server/discover is left to fall back, and one that does not ask is translated for."""
     assert desk.good("auto", "old-auto", ["era"]) == ["2025-11-25"]
     assert desk.good(MODERN, "old-auto", ["call", "add", {"a": 1, "b": 1}]) == ["2"]
-
-
-def test_a_client_that_speaks_the_modern_era_only(desk: Desk):
-    """It is refused for want of a grant, approved, and its server/discover is answered for the legacy server."""
-    meta = {f"{SPEC}/protocolVersion": MODERN, f"{SPEC}/clientCapabilities": {}, f"{SPEC}/clientInfo": {"name": "m"}}
-    talker = desk.instance.talker("modern only", name="modern_only.py")
-    with desk.instance.client(talker, server="old-auto") as client:
-        refused = client.request("server/discover", {"_meta": meta})
-    desk.instance.approve(refused["error"]["data"]["code"], *EVERY)
-    with desk.instance.client(talker, server="old-auto") as client:
-        found = client.request("server/discover", {"_meta": meta})["result"]
-        assert found["supportedVersions"] == [MODERN]
-        called = client.request("tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}, "_meta": meta})
-        assert called["result"]["content"][0]["text"] == "3"
 
 
 def test_without_the_bridge(desk: Desk):

@@ -32,6 +32,11 @@ TRACE = {
     "example.org/own": {"kept": True},
 }
 INFO = {"name": "c", "version": "1"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {**CAPABILITIES, "extensions": {TASKS: {}}},
+    "io.modelcontextprotocol/clientInfo": INFO,
+}
 PASSED, ERA = "passed", "refused: era"
 ANSWERS: dict[str, dict[str, Any]] = {
     "elicitation/create": {"action": "accept", "content": {"name": "Ada"}},
@@ -60,12 +65,7 @@ class Caller:
         """A request; its id."""
         self._count += 1
         if self.modern:
-            meta = {
-                "io.modelcontextprotocol/protocolVersion": MODERN,
-                "io.modelcontextprotocol/clientCapabilities": {**CAPABILITIES, "extensions": {TASKS: {}}},
-                "io.modelcontextprotocol/clientInfo": INFO,
-            }
-            params = {**params, "_meta": {**meta, **params.get("_meta", {})}}
+            params = {**params, "_meta": {**META, **params.get("_meta", {})}}
         self.client.send({"jsonrpc": "2.0", "id": f"r{self._count}", "method": method, "params": params})
         return f"r{self._count}"
 
@@ -256,3 +256,16 @@ def test_features(instance: Instance, feature: str, client: str, server: str):
     log.write_text("", encoding="utf-8")
     with instance.client(server=server) as talking:
         assert look(Caller(talking, client, log)) == otherwise.get((client, server), PASSED)
+
+
+def test_a_client_that_speaks_the_modern_era_only(instance: Instance):
+    """It is refused for want of a grant, approved, and its server/discover is answered for the legacy server."""
+    talker = instance.talker("modern only", name="modern_only.py")
+    with instance.client(talker, server="legacy") as client:
+        refused = client.request("server/discover", {"_meta": META})
+    instance.approve(refused["error"]["data"]["code"], *EVERY)
+    with instance.client(talker, server="legacy") as client:
+        found = client.request("server/discover", {"_meta": META})
+        assert found["result"]["supportedVersions"] == [MODERN]
+        called = client.request("tools/call", {"name": "echo", "_meta": META})
+        assert called["result"]["content"][0]["text"] == "{}"
