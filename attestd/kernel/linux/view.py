@@ -29,7 +29,7 @@ _NOT_FILES = frozenset({"proc", "sysfs"})
 _MAX_NAMES = 65536
 
 _TRIES = 1024
-"""A path with ``..`` fails with EAGAIN when anything on the machine was renamed meanwhile; the kernel says: try again."""
+"""A path with ``..`` fails with EAGAIN when anything on the machine was renamed meanwhile; the kernel says: again."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
