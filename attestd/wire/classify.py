@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from attestd.errors import Cause
-from attestd.wire.era import client_name, declared_revision, demand_modern_revision, era_of
+from attestd.wire.era import client_name, declared_revision, demand_modern_revision, era_of, unsupported
 from attestd.wire.lookalike import META, META_TASK
 from attestd.wire.methods import QUESTIONS, Finder, Method, client_method, revision_of
 from attestd.wire.model import CallRequest, Era, Json, Kind, Message, Target, WireError
@@ -138,6 +138,8 @@ def _found_row(message: Message, method: str, revision: str | None, era: Era) ->
         )
     effective = era if era is not Era.UNKNOWN else own
     notification = message.kind is Kind.NOTIFICATION
+    if method == "initialize" and effective is Era.MODERN and not notification:
+        raise unsupported(message, declared_revision(message))
     return client_method(method, notification=notification, revision=known, era=effective, request_id=message.id)
 
 

@@ -53,15 +53,24 @@ def demand_modern_revision(message: Message) -> str | None:
     declared = meta[META_REVISION]
     revision = revision_of(declared)
     if revision is None or revision != REVISIONS[-1]:
-        shown = declared[:32] if type(declared) is str else "no text"
-        raise WireError(
-            Cause.UNKNOWN_METHOD,
-            f"cannot accept protocol version {shown!a}: expected {REVISIONS[-1]}",
-            request_id=message.id,
-            rpc_code=UNSUPPORTED_REVISION,
-            data={"supported": [REVISIONS[-1]], "requested": shown},
-        )
+        raise unsupported(message, declared)
     return revision
+
+
+def unsupported(message: Message, declared: object) -> WireError:
+    """What says that only our modern revision can follow: -32022 with it, as specified.
+
+    Also for ``initialize`` after a modern answer: a client whose server/discover was answered later than it cared to
+    wait, and that falls back now, learns from it that it need not.
+    """
+    shown = declared[:32] if type(declared) is str else "no text"
+    return WireError(
+        Cause.UNKNOWN_METHOD,
+        f"cannot accept protocol version {shown!a}: expected {REVISIONS[-1]}",
+        request_id=message.id,
+        rpc_code=UNSUPPORTED_REVISION,
+        data={"supported": [REVISIONS[-1]], "requested": shown},
+    )
 
 
 def client_name(message: Message) -> str | None:

@@ -46,3 +46,15 @@ def test_only_the_examined_input_is_taken(examined: bool):
         assert end.read() == (b"hello", relayed.evidence.peer.pid)
         end.close()
     ours.close()
+
+
+def test_who_is_no_relay_is_declined():
+    """Whatever it offers is closed."""
+    ours, theirs = socket.socketpair()
+    evidence = evidence_of(python_client(pid=os.getpid()), shell(), terminal())
+    caller = Attested(
+        evidence=evidence, result=appraise(evidence, shipped_table(), REFERENCES, NAMING), watch=FakeWatch()
+    )
+    assert taken(caller, (os.dup(theirs.fileno()), theirs.detach())) is None
+    assert ours.recv(1) == b""
+    ours.close()
