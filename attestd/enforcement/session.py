@@ -118,7 +118,7 @@ class Session:
             return effects
         if isinstance(line, WireError):
             self._run(raiser(line), None, writer_pid, clock, effects)
-        elif line.data[:1] == b"[" and self.revision == BATCH_REVISION:
+        elif self.revision == BATCH_REVISION and line.data[:1] == b"[":
             self._batch(line, writer_pid, clock, effects)
         else:
             self._run(partial(self._parse, line.data), line, writer_pid, clock, effects)
