@@ -128,7 +128,7 @@ def _parse(line: bytes, limits: Limits) -> ServerMessage:
     return ServerMessage(kind=Kind.RESULT, id=message_id, result=result.raw, head=_split_result(line, result, limits))
 
 
-def forward(message: ServerMessage, *, message_id: str | int | None = None) -> list[bytes | memoryview]:
+def forward(message: ServerMessage, *, message_id: str | int | None = None) -> tuple[bytes | memoryview, ...]:
     """The bytes to write to the client, as chunks; a large result is among them as a view.
 
     Args:
@@ -139,16 +139,16 @@ def forward(message: ServerMessage, *, message_id: str | int | None = None) -> l
         Chunks that together are one line with its LF.
     """
     if message.line is not None:
-        return [message.line]
+        return (message.line,)
     told = message.id if message_id is None else message_id
     own = b"%d" % told if type(told) is int else to_bytes(told)
     if message.result is None:
-        return [b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n"]
+        return (b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n",)
     content = memoryview(message.result)
     start = _result_start(own)
     if len(content) <= _SMALL:
-        return [b"".join((start, content, b"}\n"))]
-    return [start, content, b"}\n"]
+        return (b"".join((start, content, b"}\n")),)
+    return (start, content, b"}\n")
 
 
 def result_of(message: ServerMessage, limits: Limits) -> dict[str, Any]:
