@@ -8,12 +8,13 @@ A connection does not become modern by a client's probe: clients send ``server/d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from attestd.errors import Cause
 from attestd.wire.lookalike import META, META_CLIENT, META_REVISION
 from attestd.wire.methods import REVISIONS, UNSUPPORTED_REVISION, revision_of
-from attestd.wire.model import Era, Message, WireError
+from attestd.wire.model import Era, Json, Message, WireError
 
 _NAME_CHARACTERS: Final = 128
 
@@ -74,16 +75,28 @@ def unsupported(message: Message, declared: object) -> WireError:
 
 
 def client_name(message: Message) -> str | None:
-    """Name and version in clientInfo, as claimed; without anything that a terminal might obey."""
+    """Name and version in clientInfo, as claimed; see ``claimed``."""
     info: Any = message.params.get("clientInfo")
     meta = message.params.get(META)
     if info is None and type(meta) is dict:
         info = meta.get(META_CLIENT)
-    if type(info) is not dict or type(info.get("name")) is not str:
+    return claimed(info)
+
+
+def claimed(info: Json) -> str | None:
+    """Name and version of a clientInfo, without anything that a terminal might obey; None if it is none."""
+    if type(info) is not dict:
         return None
-    version = info.get("version")
-    text = f"{info['name'][:_NAME_CHARACTERS]} {version[:_NAME_CHARACTERS]}" if type(version) is str else info["name"]
-    text = text[:_NAME_CHARACTERS]
+    name, version = info.get("name"), info.get("version")
+    if type(name) is not str:
+        return None
+    return _shown(name[:_NAME_CHARACTERS], version[:_NAME_CHARACTERS] if type(version) is str else None)
+
+
+@lru_cache(64)
+def _shown(name: str, version: str | None) -> str | None:
+    """The same few come with every message."""
+    text = (name if version is None else f"{name} {version}")[:_NAME_CHARACTERS]
     if not text.isprintable():
         text = "".join(char if char.isprintable() else "?" for char in text)
     return text or None

@@ -361,3 +361,26 @@ def test_what_was_looked_up_once_holds_for_its_own_revision_and_era_only():
         with pytest.raises(WireError) as told:
             classify(notification, REVISIONS[0], Era.LEGACY)
         assert {caught.value.cause for caught in (modern, unspoken, told)} == {Cause.UNKNOWN_METHOD}
+
+
+@pytest.mark.parametrize("declared", [None, 7, "", "2025-11-25", "1999-01-01", ["2026-07-28"]])
+def test_a_row_found_before_admits_no_other_revision(declared: Any):
+    """What one message declared is not taken for the next one's."""
+    assert call("tools/call", {"name": "echo"}, modern=True).revision == "2026-07-28"
+    assert call("tools/call", {"name": "echo"}).revision is None
+    params = {"name": "echo", "_meta": {**MODERN_META, "io.modelcontextprotocol/protocolVersion": declared}}
+    error = refused_call("tools/call", params)
+    assert (error.cause, error.rpc_code) == (Cause.UNKNOWN_METHOD, -32022)
+
+
+@pytest.mark.parametrize(
+    "meta", [ABSENT, {}, MODERN_META, {"progressToken": "p"}, {**MODERN_META, "progressToken": 3}, {"note": 1}]
+)
+@pytest.mark.parametrize("arguments", [ABSENT, None, {}, {"a": [1]}])
+def test_the_short_way_says_what_the_long_way_says(meta: Any, arguments: Any):
+    """A key that means nothing leads a call the long way; nothing else of it differs."""
+    params = {"name": "echo"} | ({} if meta is ABSENT else {"_meta": meta})
+    params |= {} if arguments is ABSENT else {"arguments": arguments}
+    short, long = call("tools/call", params), call("tools/call", {**params, "note": 1})
+    told = [each for each in short.__struct_fields__ if each != "message"]
+    assert {each: getattr(short, each) for each in told} == {each: getattr(long, each) for each in told}
