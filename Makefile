@@ -25,6 +25,7 @@ fix: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.generate
 
+# Installs the proxies that it compares with below .conformance: tests/bench/npm and tests/bench/pypi, by their locks.
 BENCH ?= full
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(BENCH)
@@ -42,6 +43,8 @@ lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --output-file tests/bench/pypi/requirements.lock tests/bench/pypi/requirements.in
 
 # The kernel recorder is built with Debian's clang 14 (packages clang-14 and llvm-14); the object is committed.
 RECORDER := attestd/kernel/linux/recorder/recorder.bpf

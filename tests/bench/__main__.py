@@ -11,10 +11,42 @@ import sys
 import time
 import traceback
 
-from tests.bench import attestation, calls, events, grants, hashing, memory, recorder, relay, shim_start, tcp, verifying
+from tests.bench import (
+    attestation,
+    calls,
+    events,
+    grants,
+    hashing,
+    http_calls,
+    http_idle,
+    http_many,
+    memory,
+    recorder,
+    relay,
+    shim_start,
+    streams,
+    tcp,
+    verifying,
+)
 from tests.bench.report import Figure, failed, keep, show
 
-MODULES = (relay, calls, attestation, hashing, grants, shim_start, memory, verifying, recorder, tcp, events)
+MODULES = (
+    relay,
+    calls,
+    attestation,
+    hashing,
+    grants,
+    shim_start,
+    memory,
+    verifying,
+    recorder,
+    tcp,
+    events,
+    http_calls,
+    http_many,
+    streams,
+    http_idle,
+)
 
 
 def main(words: list[str]) -> int:
