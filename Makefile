@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench conformance lock clean recorder recorder-verify
+.PHONY: run test check fix bench conformance lock clean recorder recorder-verify package system-test soak
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -33,6 +33,21 @@ bench: $(READY)
 CONFORMANCE ?=
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+# The Debian package, in build/: with the environment that the lock names, for this minor version of Python.
+VERSION ?=
+package: $(READY)
+	$(BIN)/python packaging/deb/build.py $(if $(VERSION),--version $(VERSION))
+
+# The installed service on a Debian of its own, with a real PID 1; needs root, debootstrap and systemd-nspawn.
+SYSTEM ?=
+system-test: $(READY)
+	@$(BIN)/python -m tests.system $(SYSTEM)
+
+SESSIONS ?= 100000
+CALLS ?= 1000000
+soak: $(READY)
+	@$(BIN)/python -m tests.system soak --sessions $(SESSIONS) --calls $(CALLS)
 
 lock: $(READY)
 	$(BIN)/pip install --quiet uv

@@ -8,6 +8,7 @@ builds everything new that can be refused first, and changes nothing if any of i
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections import deque
@@ -31,8 +32,9 @@ from attestd.daemon.http import HttpFronts
 from attestd.daemon.http_backs import HttpBacks
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.links import Links
+from attestd.daemon.listening import Listening
 from attestd.daemon.opening import challenge, open_session
-from attestd.daemon.paths import Paths, policy_directory, private_directory
+from attestd.daemon.paths import Paths, lasting_directories, policy_directory, private_directory
 from attestd.daemon.policy import Policy, load_policy
 from attestd.daemon.refusing import Refusing
 from attestd.daemon.relays import taken
@@ -45,7 +47,7 @@ from attestd.enforcement.bindings import Bindings
 from attestd.enforcement.bridge_effects import Eras
 from attestd.enforcement.connection import Connection
 from attestd.enforcement.first_byte import FirstBytes
-from attestd.enforcement.listener import Admission, Listener, OpenSession, listen
+from attestd.enforcement.listener import Admission, Listener, OpenSession
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.shared import SharedServer
 from attestd.enforcement.tcp_listener import dressed
@@ -62,6 +64,7 @@ from attestd.mediation import Attested
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
 
+LOG = logging.getLogger("attestd")
 SWEEP_S = 0.5
 """How often sessions are looked at without a message: an exec ends one within this time."""
 FLUSH_S = 5.0
@@ -98,9 +101,14 @@ class Daemon:
         host_id: str,
         acceptors: Acceptors | None = None,
         sealer: Sealer | None = None,
+        listening: Listening | None = None,
     ) -> None:
-        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed."""
+        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed.
+
+        Without ``listening``, every socket is made here.
+        """
         self.paths = paths
+        self.listening = listening or Listening()
         self.recorder = recorder
         self.kernel = kernel
         self.launcher = launcher
@@ -116,8 +124,7 @@ class Daemon:
         self.links = Links(self)
         self.refusals = Refusing(self)
         self._timers: list[asyncio.TimerHandle] = []
-        private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
-        private_directory(paths.state, 0o700)
+        lasting_directories(paths)
         self.settings: Settings = load_settings(paths.config_file)
         self.host_id = self.settings.identity.host_id or host_id
         self.naming = Naming(trust_domain=self.settings.identity.trust_domain, host_id=self.host_id)
@@ -203,12 +210,13 @@ class Daemon:
         for server in servers.values():
             self.open_front(server)
         self.http.listen(self.settings.listen.port)
+        self.listening.settle(self.paths.sockets, self.settings.listen.port)
         self.seals.start()
 
     def open_front(self, server: ServerSettings) -> Front:
         """Listen for one server. Raises ConfigurationError."""
         path = self.paths.sockets / f"{server.name}.sock"
-        sock = listen(path)
+        sock = self.listening.server(server.name, path)
         listener = self.listener(sock, server.name, partial(self._await_framing, server.name))
         front = Front(settings=server, listener=listener, path=path, bindings=Bindings(), silent=FirstBytes(self.loop))
         if server.shared:
@@ -233,13 +241,16 @@ class Daemon:
             dressed=dressed,
         )
 
-    def close_front(self, name: str, cause: Cause, text: str) -> Front:
-        """Stop serving one server; its sessions end."""
+    def close_front(self, name: str, cause: Cause, text: str, *, pause: bool = False) -> Front:
+        """Stop serving one server; its sessions end. ``pause``: the daemon ends, and may be back."""
         front = self.server(name)
         del self.fronts[name]
         front.listener.close()
         front.silent.close()
-        front.path.unlink(missing_ok=True)
+        if pause:
+            self.listening.paused(front.path)
+        else:
+            self.listening.gone(name, front.path)
         for connection, info in list(self.sessions.items()):
             if info.server == name:
                 connection.close(cause, text)
@@ -375,7 +386,9 @@ class Daemon:
             return -1
 
     def trouble(self, text: str) -> None:
-        """Remember an error for ``status``."""
+        """Remember an error for ``status``; the log has it once, not again while it stays the same."""
+        if not self.errors or self.errors[-1][1] != text:
+            LOG.warning("%s", text)
         self.errors.append((datetime.now(UTC), text))
 
     def reload(self) -> tuple[str, ...]:
@@ -442,7 +455,7 @@ class Daemon:
         self.seals.abandon()
         self.http.close()
         for name in list(self.fronts):
-            self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping")
+            self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping", pause=True)
 
     def abandon(self) -> None:
         """Undo a start that could not be finished."""

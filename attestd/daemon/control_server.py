@@ -76,6 +76,8 @@ class ControlServer(Generic[ResultT]):
     on_bug: Callable[[BaseException], None]
     limits: ControlLimits = field(default_factory=ControlLimits)
     mode: int = 0o600
+    passed: socket.socket | None = None
+    """The listening socket, where the service manager made it and keeps it; its file stays when we go."""
     _listener: socket.socket | None = None
     _inode: tuple[int, int] = (0, 0)
     _open: Counter[int] = field(default_factory=Counter)
@@ -83,9 +85,11 @@ class ControlServer(Generic[ResultT]):
 
     def start(self) -> None:
         """Bind, listen, accept. Raises ConfigurationError where the path is in use or in unsafe hands."""
-        listener = bind(self.path, self.mode)
-        found = self.path.lstat()
-        self._inode = (found.st_dev, found.st_ino)
+        listener = self.passed
+        if listener is None:
+            listener = bind(self.path, self.mode)
+            found = self.path.lstat()
+            self._inode = (found.st_dev, found.st_ino)
         self._listener = listener
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
@@ -95,7 +99,8 @@ class ControlServer(Generic[ResultT]):
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            unlink_own(self.path, self._inode)
+            if self.passed is None:
+                unlink_own(self.path, self._inode)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:

@@ -17,7 +17,6 @@ from attestd.enforcement.http_session import HttpSession
 from attestd.enforcement.listener import Listener, OpenSession
 from attestd.enforcement.proof import ManyProof, Marks
 from attestd.enforcement.shared_watch import SharedWatch
-from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
@@ -52,7 +51,7 @@ class HttpFronts:
         """Serve this port of the loopback addresses, and no other any more; 0: none. Raises ConfigurationError."""
         if port == self._port:
             return
-        sockets = listen_loopback(port) if port else []
+        sockets = self._daemon.listening.loopback(port) if port else []
         for listener in self._listeners:
             listener.close()
         self._port = port

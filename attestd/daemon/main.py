@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import resource
 import signal
 import sys
@@ -13,9 +15,14 @@ from pathlib import Path
 import click
 
 from attestd import __version__
+from attestd.daemon.activation import Passed, take
 from attestd.daemon.config import load_servers, load_settings
+from attestd.daemon.journal import logging_to
+from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
 from attestd.errors import AttestdError, ConfigurationError, ExitCode, NothingToDoError
+
+LOG = logging.getLogger("attestd")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: attestd run --user")
@@ -110,35 +117,42 @@ def _unseal(paths: Paths | None) -> None:
 def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
     if sys.platform != "linux":
         raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
-    if not paths.user_mode:
-        raise ConfigurationError(
-            "cannot run as a system service: this version runs in user mode", hint="start it with: attestd run --user"
-        )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    passed = take(os.environ, os.getpid())
     import uvloop  # noqa: PLC0415 - only the daemon needs it
 
-    uvloop.run(_serve(paths, recorder, process_events=process_events))
+    with logging_to(sys.stderr, os.environ):
+        uvloop.run(_serve(paths, recorder, process_events=process_events, notifier=notifier, passed=passed))
 
 
-async def _serve(paths: Paths, recorder: str | None, *, process_events: bool = True) -> None:
+async def _serve(
+    paths: Paths,
+    recorder: str | None,
+    *,
+    process_events: bool = True,
+    notifier: Notifier | None = None,
+    passed: Passed | None = None,
+) -> None:
     from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
 
-    serving = Serving(paths, recorder, process_events=process_events)
+    notifier = notifier or Notifier()
+    serving = Serving(paths, recorder, process_events=process_events, notifier=notifier, passed=passed)
     gc.freeze()  # what the start made lives as long as the daemon: no collection need look at it again
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, serving.reload_signalled)
-    click.echo(
-        f"attestd {__version__} serves {len(serving.daemon.fronts)} servers for uid {paths.runtime.stat().st_uid}",
-        err=True,
-    )
+    owner = paths.runtime.stat().st_uid
+    LOG.info("attestd %s serves %d servers for uid %d", __version__, len(serving.daemon.fronts), owner)
+    serving.ready()
     try:
         await stop.wait()
     finally:
+        notifier.stopping()
         await serving.close()
 
 

@@ -119,3 +119,32 @@ def private_directory(path: Path, mode: int) -> None:
         raise ConfigurationError(
             f"cannot use {path}: {error.strerror}", hint="check the directory and its owner"
         ) from error
+
+
+def lasting_directories(paths: Paths) -> None:
+    """Configuration and state are ours; the configuration of a system installation is root's.
+
+    Raises ConfigurationError.
+    """
+    if paths.user_mode:
+        private_directory(paths.config, 0o700)
+    else:
+        managed_directory(paths.config)
+    private_directory(paths.state, 0o700)
+
+
+def managed_directory(path: Path) -> None:
+    """Refuse a directory of a system installation that anybody but root and we may write; it is not made here."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot use {path}: {error.strerror}", hint=f"as root: install -d -m 755 {path}"
+        ) from error
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {0, os.geteuid()} or mode & 0o022:
+        raise ConfigurationError(
+            f"cannot use {path}: got owner {found.st_uid} and mode {mode:o}, expected a directory that nobody but root "
+            f"or uid {os.geteuid()} can write",
+            hint="find out who changed it before you mend it",
+        )

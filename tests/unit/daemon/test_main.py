@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from attestd import __version__
 from attestd.daemon import main as module
 from attestd.daemon.main import main
+from attestd.daemon.paths import Paths
 from attestd.errors import ExitCode, IntegrityError
 from tests.support.daemons import server_text
 
@@ -72,11 +73,13 @@ def test_another_configuration_file(home: Path, tmp_path: Path):
     del home
 
 
-def test_system_mode_says_what_to_do():
-    """This version runs in user mode."""
+def test_a_system_service_without_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Its directory is root's to make: the daemon says how."""
+    place = Paths(config=tmp_path / "none", state=tmp_path / "s", runtime=tmp_path / "r", user_mode=False)
+    monkeypatch.setattr(module, "system_paths", lambda: place)
     result = run("run")
     assert result.exit_code == ExitCode.CONFIGURATION
-    assert "attestd run --user" in result.output
+    assert f"install -d -m 755 {place.config}" in result.output
 
 
 def test_errors_for_people_and_interruptions(monkeypatch: pytest.MonkeyPatch, home: Path):
@@ -106,10 +109,11 @@ def test_another_platform_is_refused_loudly(monkeypatch: pytest.MonkeyPatch, hom
     assert "Linux only" in result.output
 
 
-async def test_serving_until_a_signal(home: Path, capsys: pytest.CaptureFixture[str]):
+async def test_serving_until_a_signal(home: Path, caplog: pytest.LogCaptureFixture):
     """It says what it serves, reloads on SIGHUP, and ends in order on SIGTERM."""
     from attestd.daemon.paths import user_paths
 
+    caplog.set_level("INFO", "attestd")
     serving = asyncio.ensure_future(module._serve(user_paths(), str(home / "no-recorder")))
     control = home / "r" / "attestd" / "control.sock"
     async with asyncio.timeout(10):
@@ -123,4 +127,4 @@ async def test_serving_until_a_signal(home: Path, capsys: pytest.CaptureFixture[
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 10)
     assert not control.exists()
-    assert f"attestd {__version__} serves 0 servers for uid {os.geteuid()}" in capsys.readouterr().err
+    assert f"attestd {__version__} serves 0 servers for uid {os.geteuid()}" in caplog.text
