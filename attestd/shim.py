@@ -67,7 +67,6 @@ ENOPROTOOPT = 92
 S_IFMT = 0o170000
 S_IFIFO = 0o010000
 S_IFSOCK = 0o140000
-S_IFDIR = 0o040000
 STICKY = 0o1000
 OTHERS_WRITE = 0o022
 INTERPRETER_FLAGS = (b"-I", b"-E", b"-P", b"-s", b"-B", b"-u")
@@ -100,7 +99,7 @@ class Target:
         else:
             base = os.environ.get("XDG_RUNTIME_DIR", "")
             own = f"{base if base.startswith('/') else f'/run/user/{uid}'}/attestd/mcp/{server}.sock"
-            self.system = system or (not user and not _present(own) and _present(SYSTEM_DIR))
+            self.system = system or (not user and not os.path.lexists(own) and os.path.lexists(SYSTEM_DIR))
             self.path = _resolved(f"{SYSTEM_DIR}/mcp/{server}.sock" if self.system else own)
         self.hint = "start it with: " + ("systemctl start attestd" if self.system else "attestd run --user")
         self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)
@@ -112,14 +111,6 @@ class Target:
 def _resolved(path: str) -> str:
     """The path with no symbolic link left in its directory: what is verified is what is connected to."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-
-
-def _present(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _owner(path: str) -> int:
@@ -205,6 +196,26 @@ def connect(target: Target) -> _socket.socket:
         sock.close()
         raise _unreachable(target, error) from error
     return sock
+
+
+def reach(target: Target) -> _socket.socket:
+    """A connected socket at a verified place; a service that is away is started by knocking. Raises Away."""
+    try:
+        verify_place(target)
+        return connect(target)
+    except Away as away:
+        if not target.system or away.cause != "daemon_unreachable":
+            raise
+    knock = _socket.socket(AF_UNIX, SOCK_STREAM, 0)
+    try:
+        knock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _timeval(CONNECT_S))
+        knock.connect(f"{SYSTEM_DIR}/control.sock")
+        knock.recv(1)  # its first word: it serves
+    except OSError:
+        pass  # nobody starts it: the second try says so
+    knock.close()
+    verify_place(target)
+    return connect(target)
 
 
 def verify_peer(sock: _socket.socket, target: Target, beside: str) -> None:
@@ -469,8 +480,7 @@ def run(words: list[str], script: str) -> int:
         complain(f"error: {error}\n{USAGE}")
         return EXIT_USAGE
     try:
-        verify_place(target)
-        sock = connect(target)
+        sock = reach(target)
         verify_peer(sock, target, os.path.dirname(os.path.realpath(script)))
     except Away as away:
         return answer_away(away, target.server)

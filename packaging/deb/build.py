@@ -1,4 +1,4 @@
-"""Builds the Debian package: ``python packaging/deb/build.py [--version V] [--output DIR]``; see ``make package``.
+"""Builds the Debian package: ``python packaging/deb/build.py [--version V]… [--output DIR]``; see ``make package``.
 
 What goes in: attestd with an environment of its own below /usr/lib/attestd, made of exactly the wheels that the lock
 names, by digest; units, accounts, directories, polkit files, completions, man pages, shipped policy, documents. It runs
@@ -109,7 +109,7 @@ def system(tree: Tree) -> None:
         (tree.root / "etc/attestd" / empty).mkdir(parents=True)
 
 
-def documents(tree: Tree, version: str, date: str) -> None:
+def documents(tree: Tree, date: str) -> None:
     """Man pages, completions, guides, changelog and copyright."""
     for page, text in manual.pages(date).items():
         tree.compressed(f"usr/share/man/man{page[-1]}/{page}", text)
@@ -121,8 +121,6 @@ def documents(tree: Tree, version: str, date: str) -> None:
     for name in ("README.md", "SECURITY.md", "ARCHITECTURE.md"):
         tree.copy(ROOT / name, f"{doc}/{name}")
     tree.compressed(f"{doc}/changelog", (ROOT / "CHANGELOG.md").read_bytes())
-    entry = f"attestd ({version}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {MAINTAINER}  {date}\n"
-    tree.compressed(f"{doc}/changelog.Debian", entry)
     tree.write(f"{doc}/copyright", copyright_text())
     tree.copy(HERE / "lintian-overrides", "usr/share/lintian/overrides/attestd")
 
@@ -167,49 +165,54 @@ def epoch() -> int:
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
         return int(given)
-    git = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    return int(subprocess.run(git, check=True, capture_output=True, text=True).stdout)
+    return int(_told("git", "-C", str(ROOT), "log", "-1", "--format=%ct"))
 
 
-def build(version: str, output: Path) -> Path:
-    """Build one package and return its path."""
+def build(versions: list[str], output: Path, *, compressed: bool) -> list[Path]:
+    """Build the package, once for each version of these sources; the paths."""
     moment = epoch()
-    date = subprocess.run(
-        ["date", "--utc", "--rfc-email", f"--date=@{moment}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LC_ALL": "C"},
-    ).stdout.strip()
-    architecture = subprocess.run(
-        ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    date = _told("date", "--utc", "--rfc-email", f"--date=@{moment}")
+    architecture = _told("dpkg", "--print-architecture")
     stage = ROOT / "build" / "deb" / "stage"
     shutil.rmtree(stage, ignore_errors=True)
+    output.mkdir(parents=True, exist_ok=True)
     tree = Tree(stage)
     programs(tree)
     system(tree)
-    documents(tree, version, date)
-    control(tree, version, architecture)
-    for path in (stage, *stage.rglob("*")):
-        if path.is_dir():
-            path.chmod(0o755)
-        os.utime(path, (moment, moment), follow_symlinks=False)
-    output.mkdir(parents=True, exist_ok=True)
-    built = output / f"attestd_{version}_{architecture}.deb"
-    command = ["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", str(stage), str(built)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SOURCE_DATE_EPOCH": str(moment)})
+    documents(tree, date)
+    built = []
+    for version in versions:
+        entry = f"attestd ({version}) unstable; urgency=medium\n\n  * See changelog.gz.\n\n -- {MAINTAINER}  {date}\n"
+        tree.compressed("usr/share/doc/attestd/changelog.Debian", entry)
+        control(tree, version, architecture)
+        for path in (stage, *stage.rglob("*")):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+            os.utime(path, (moment, moment), follow_symlinks=False)
+        built.append(output / f"attestd_{version}_{architecture}.deb")
+        command = ["dpkg-deb", "--root-owner-group", "-Zxz" if compressed else "-Znone", "--build"]
+        environ = {**os.environ, "SOURCE_DATE_EPOCH": str(moment)}
+        subprocess.run([*command, str(stage), str(built[-1])], check=True, stdout=subprocess.DEVNULL, env=environ)
+        shutil.rmtree(stage / "DEBIAN")
     return built
+
+
+def _told(*command: str) -> str:
+    """One line that a program prints."""
+    environ = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout.strip()
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Build the Debian package.")
-    parser.add_argument("--version", default=__version__)
+    parser.add_argument("--version", action="append", help="instead of the version of the sources; repeatable")
+    parser.add_argument("--uncompressed", action="store_true", help="built faster, for tests")
     parser.add_argument("--output", type=Path, default=ROOT / "build")
     words = parser.parse_args()
     os.umask(0o022)
-    print(build(words.version, words.output))
+    for built in build(words.version or [__version__], words.output, compressed=not words.uncompressed):
+        print(built)
     return 0
 
 

@@ -14,10 +14,10 @@ from packaging.requirements import Requirement
 _ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+")
 
 
-def runtime() -> tuple[str, ...]:
-    """Names of the distributions that attestd needs on this platform, sorted; without attestd itself."""
-    found: set[str] = set()
-    waiting = ["attestd"]
+def runtime(roots: tuple[str, ...] = ("attestd",)) -> tuple[str, ...]:
+    """Names of the distributions that these need on this platform, sorted; with them, except attestd itself."""
+    found = set(roots) - {"attestd"}
+    waiting = list(roots)
     while waiting:
         name = waiting.pop()
         for line in metadata.requires(name) or ():
@@ -52,9 +52,9 @@ def locked(lock: Path, names: tuple[str, ...]) -> str:
     return "\n".join(kept) + "\n"
 
 
-def lay(packages: Path, lock: Path, kept: Path) -> None:
+def lay(packages: Path, lock: Path, kept: Path, *, roots: tuple[str, ...] = ("attestd",)) -> None:
     """Install what the lock names into ``packages``; kept in ``kept``, and downloaded only when the lock changed."""
-    wanted = locked(lock, runtime())
+    wanted = locked(lock, runtime(roots))
     asked = kept / "requirements.txt"
     if not asked.is_file() or asked.read_text(encoding="utf-8") != wanted:
         shutil.rmtree(kept, ignore_errors=True)

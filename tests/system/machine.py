@@ -42,9 +42,8 @@ class FailedError(Exception):
 class Machine:
     """A running system."""
 
-    def __init__(self, place: Path, container: subprocess.Popen[bytes], leader: int) -> None:
-        self.root = place
-        self._container = container
+    def __init__(self, leader: int) -> None:
+        """``leader``: its PID 1, as seen from here."""
         self._leader = leader
 
     def enter(self, *words: str) -> list[str]:
@@ -116,8 +115,8 @@ class Machine:
         return subprocess.run([*words, f"--unit={unit}"], check=False, capture_output=True, text=True).stdout
 
     def path(self, inside: str) -> Path:
-        """A file of the system, from outside."""
-        return self.root / inside.lstrip("/")
+        """A file of the system as its PID 1 sees it, from outside."""
+        return Path(f"/proc/{self._leader}/root") / inside.lstrip("/")
 
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
         """Lay a file of root's."""
@@ -147,7 +146,7 @@ def booted() -> Iterator[Machine]:
                 env=environment,
             )
             try:
-                yield _ready(place, container, log)
+                yield _ready(container, log)
             finally:
                 _end(container)
                 _remove(group)
@@ -158,14 +157,14 @@ def _in_group(group: Path) -> tuple[str, ...]:
     return ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
 
 
-def _ready(place: Path, container: subprocess.Popen[bytes], log: Path) -> Machine:
+def _ready(container: subprocess.Popen[bytes], log: Path) -> Machine:
     """Wait until PID 1 says that it has booted."""
     deadline = time.monotonic() + 120
     children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
     while time.monotonic() < deadline and container.poll() is None:
         pids = children.read_text().split()
         if pids:
-            machine = Machine(place, container, int(pids[0]))
+            machine = Machine(int(pids[0]))
             state = subprocess.run(
                 machine.enter("systemctl", "is-system-running", "--wait"), check=False, capture_output=True, text=True
             ).stdout.strip()
