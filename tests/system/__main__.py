@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ def main(words: list[str]) -> int:
         print("cannot run the system test: it needs root", file=sys.stderr)
         return 1
     machine.enter_namespace(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is running then is ended in order
     report = Report(tuple(asked.groups))
     first, next_deb = stage.packages(__version__, NEXT)
     with machine.booted() as system:

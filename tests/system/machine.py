@@ -153,8 +153,8 @@ def booted() -> Iterator[Machine]:
 
 
 def _in_group(group: Path) -> tuple[str, ...]:
-    """The words before a command that runs in this cgroup from its start on."""
-    return ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+    """The words before a command that runs in this cgroup from its start on, and not longer than this program."""
+    return ("setpriv", "--pdeathsig", "KILL", "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
 
 
 def _ready(container: subprocess.Popen[bytes], log: Path) -> Machine:
