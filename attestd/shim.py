@@ -33,7 +33,7 @@ Connects an MCP client's standard input and output to SERVER through the attestd
 
   --socket PATH  the server's socket, instead of the usual place
   --user         only the daemon of this user ($XDG_RUNTIME_DIR/attestd/mcp/SERVER.sock)
-  --system       only the system service (/run/attestd/mcp/SERVER.sock)
+  --system       only the system service (/run/attestd/mcp/SERVER.sock, else your own: /run/attestd/mcp/UID/SERVER.sock)
   --version      print the version
   --help         print this
 
@@ -101,7 +101,12 @@ class Target:
             base = os.environ.get("XDG_RUNTIME_DIR", "")
             own = f"{base if base.startswith('/') else f'/run/user/{uid}'}/attestd/mcp/{server}.sock"
             self.system = system or (not user and not _present(own) and _present(SYSTEM_DIR))
-            self.path = _resolved(f"{SYSTEM_DIR}/mcp/{server}.sock" if self.system else own)
+            if self.system:
+                own = f"{SYSTEM_DIR}/mcp/{server}.sock"
+                alone = f"{SYSTEM_DIR}/mcp/{uid}/{server}.sock"
+                if not _present(own) and _present(alone):
+                    own = alone
+            self.path = _resolved(own)
         self.hint = "start it with: " + ("systemctl start attestd" if self.system else "attestd run --user")
         self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)
         """Who may own the directories."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import deque
+from collections import defaultdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,19 +26,28 @@ from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import Backs, ServerImage
-from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
+from attestd.daemon.config import ServerSettings, Settings, load_settings
 from attestd.daemon.http import HttpFronts
 from attestd.daemon.http_backs import HttpBacks
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.links import Links
 from attestd.daemon.opening import challenge, open_session
-from attestd.daemon.paths import Paths, policy_directory, private_directory
+from attestd.daemon.paths import (
+    Paths,
+    configuration_directory,
+    policy_directory,
+    private_directory,
+    socket_directory,
+)
 from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.polkit import Authority
 from attestd.daemon.refusing import Refusing
+from attestd.daemon.registry import Registered, Registry
 from attestd.daemon.relays import taken
 from attestd.daemon.seals import Seals
 from attestd.daemon.server_notes import ServerNotes
 from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
+from attestd.daemon.troubles import Troubles
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ToolFacts
 from attestd.enforcement.bindings import Bindings
@@ -66,23 +75,28 @@ SWEEP_S = 0.5
 """How often sessions are looked at without a message: an exec ends one within this time."""
 FLUSH_S = 5.0
 WORKERS = 8
-LAST_ERRORS = 20
+READERS = 4
+"""Threads that read the audit log for people."""
 
 
 class Front(msgspec.Struct, kw_only=True):
     """One served server."""
 
     settings: ServerSettings
+    owner: int | None = None
+    """The user that it is for; None: everybody."""
     listener: Listener
     path: Path
     bindings: Bindings
     silent: FirstBytes
     """Connections that have said nothing yet."""
     shared: SharedServer | None = None
-    eras: Eras = msgspec.field(default_factory=Eras)
-    """What is known of the eras of its back end."""
+    eras: dict[int, Eras] = msgspec.field(default_factory=partial(defaultdict, Eras))
+    """What is known of the eras of its back end, by the uid that it serves: another user's may be another program."""
     image: ServerImage | None = None
     trouble: str = ""
+    trouble_uid: int | None = None
+    """For whom it was tried."""
 
 
 class Daemon:
@@ -98,30 +112,36 @@ class Daemon:
         host_id: str,
         acceptors: Acceptors | None = None,
         sealer: Sealer | None = None,
+        authority: Authority | None = None,
     ) -> None:
-        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed."""
+        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed.
+
+        Without ``authority``, only root decides on a system installation.
+        """
         self.paths = paths
         self.recorder = recorder
         self.kernel = kernel
         self.launcher = launcher
         self.started = time.time()
         self.loop = asyncio.get_running_loop()
-        self.workers = Workers(WORKERS, "evidence")
-        self.errors: deque[tuple[datetime, str]] = deque(maxlen=LAST_ERRORS)
+        self.workers, self.readers = Workers(WORKERS, "evidence"), Workers(READERS, "log")
+        self.authority = authority
+        self.troubles = Troubles()
+        self.registry = Registry(paths)
         self.fronts: dict[str, Front] = {}
         self.sessions: dict[Channel, SessionInfo] = {}
-        self.tools: dict[str, dict[str, ToolFacts]] = {}
+        self.tools: dict[tuple[str, int], dict[str, ToolFacts]] = {}
         self.generation = self.grants_version = 0
         self.installation: Installation = find_installation()
         self.links = Links(self)
         self.refusals = Refusing(self)
         self._timers: list[asyncio.TimerHandle] = []
-        private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
+        configuration_directory(paths)
         private_directory(paths.state, 0o700)
         self.settings: Settings = load_settings(paths.config_file)
         self.host_id = self.settings.identity.host_id or host_id
         self.naming = Naming(trust_domain=self.settings.identity.trust_domain, host_id=self.host_id)
-        servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+        servers = self.registry.load(self.settings)
         self.policy: Policy = load_policy(policy_directory(), paths.policies, self.host_id)
         self.appraiser: Appraiser = self._made_appraiser()
         """With the class table of the active generation; a new one for each, so it never answers from an older one."""
@@ -197,28 +217,35 @@ class Daemon:
 
     # -- servers ----------------------------------------------------------------------------------------------------
 
-    def _open_fronts(self, servers: dict[str, ServerSettings]) -> None:
+    def _open_fronts(self, servers: dict[str, Registered]) -> None:
         private_directory(self.paths.runtime, 0o700 if self.paths.user_mode else 0o755)
-        private_directory(self.paths.sockets, 0o700 if self.paths.user_mode else 0o755)
+        socket_directory(self.paths, self.paths.sockets)
         for server in servers.values():
-            self.open_front(server)
+            self.open_front(server.settings, server.owner)
+        self._tell_owners()
         self.http.listen(self.settings.listen.port)
         self.seals.start()
 
-    def open_front(self, server: ServerSettings) -> Front:
-        """Listen for one server. Raises ConfigurationError."""
+    def open_front(self, server: ServerSettings, owner: int | None = None) -> Front:
+        """Listen for one server, its name the whole one. Raises ConfigurationError."""
         path = self.paths.sockets / f"{server.name}.sock"
-        sock = listen(path)
-        listener = self.listener(sock, server.name, partial(self._await_framing, server.name))
-        front = Front(settings=server, listener=listener, path=path, bindings=Bindings(), silent=FirstBytes(self.loop))
+        if owner is not None:
+            socket_directory(self.paths, path.parent)
+        listener = self.listener(listen(path), server.name, partial(self._await_framing, server.name), owner)
+        silent = FirstBytes(self.loop)
+        front = Front(settings=server, owner=owner, listener=listener, path=path, bindings=Bindings(), silent=silent)
         if server.shared:
             limits = self.settings.limits.wire()
             front.shared = SharedServer(self.loop, partial(self.links.below_shared, front), limits, __version__)
         self.fronts[server.name] = front
         return front
 
-    def listener(self, sock: socket.socket, server: str, opened: OpenSession) -> Listener:
-        """Accept and attest on one listening socket."""
+    def _tell_owners(self) -> None:
+        for uid, text in self.registry.troubles.items():
+            self.trouble(text, uid)
+
+    def listener(self, sock: socket.socket, server: str, opened: OpenSession, owner: int | None = None) -> Listener:
+        """Accept and attest on one listening socket; with ``owner`` nobody else is served there."""
         return Listener(
             loop=self.loop,
             sock=sock,
@@ -231,6 +258,7 @@ class Daemon:
             open_session=partial(self._opened, opened),
             refused=self.refusals.turned_away,
             dressed=dressed,
+            owner=owner,
         )
 
     def close_front(self, name: str, cause: Cause, text: str) -> Front:
@@ -246,7 +274,7 @@ class Daemon:
         if front.shared is not None:
             front.shared.close()
         self.http_backs.forget(name)
-        self.tools.pop(name, None)
+        self.tools = {key: tools for key, tools in self.tools.items() if key[0] != name}
         self.http.forget(name)
         return front
 
@@ -348,15 +376,15 @@ class Daemon:
         self.record(entry)
         return info
 
-    def learn(self, server: str, kind: ListKind, result: dict[str, Any]) -> None:
-        """What the tools of a server are, from its own list."""
+    def learn(self, server: str, uid: int, kind: ListKind, result: dict[str, Any]) -> None:
+        """What the tools of a server are, from its own list, for callers of the uid that it was shown to."""
         if kind is ListKind.TOOLS:
             hints = {
                 name: msgspec.convert(hint, ToolFacts, from_attributes=True)
                 for name, hint in tool_hints(result).items()
             }
-            self.tools.setdefault(server, {}).update(hints)
-            self.http.learn(server, result)
+            self.tools.setdefault((server, uid), {}).update(hints)
+            self.http.learn(server, uid, result)
 
     def changed(self) -> None:
         """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
@@ -374,24 +402,26 @@ class Daemon:
             self.trouble(error.message)
             return -1
 
-    def trouble(self, text: str) -> None:
-        """Remember an error for ``status``."""
-        self.errors.append((datetime.now(UTC), text))
+    def trouble(self, text: str, uid: int | None = None) -> None:
+        """Remember an error for ``status``; one that is the affair of one user only is told with its uid."""
+        self.troubles.add(text, uid)
 
     def reload(self) -> tuple[str, ...]:
         """Read settings, servers and policy again; what changed, in words. Raises, and then nothing changed."""
         settings = load_settings(self.paths.config_file)
-        servers = load_servers(self.paths.servers, self.paths.sockets, user_mode=self.paths.user_mode)
+        servers = self.registry.load(settings)
         policy = load_policy(policy_directory(), self.paths.policies, self.host_id)
         self.http.listen(settings.listen.port)
         changes: list[str] = []
-        for name in [n for n, f in self.fronts.items() if servers.get(n) != f.settings]:
+        now = {name: server.settings for name, server in servers.items()}
+        for name in [n for n, f in self.fronts.items() if now.get(n) != f.settings]:
             self.close_front(name, Cause.SHUTTING_DOWN, "the server's configuration changed")
             changes.append(f"server {name}: {'changed' if name in servers else 'removed'}")
         for name, server in servers.items():
             if name not in self.fronts:
-                self.open_front(server)
+                self.open_front(server.settings, server.owner)
                 changes.append(f"server {name}: open")
+        self._tell_owners()
         if settings != self.settings:
             changes.append("settings: changed")
         self.settings = settings
@@ -450,6 +480,7 @@ class Daemon:
             timer.cancel()
         self._close_fronts()
         self.workers.shutdown()
+        self.readers.shutdown()
         self.approvals.close()
         self.audit.close()
 
@@ -461,6 +492,7 @@ class Daemon:
         await self.http_backs.close()
         await self.launcher.close()
         self.workers.shutdown()
+        self.readers.shutdown()
         self.seals.close()
         self.refusals.settle(end=True)
         self.record(Entry(kind="log", id="stop"))

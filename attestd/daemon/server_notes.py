@@ -54,4 +54,4 @@ class ServerNotes:
         """How the last attempt to reach a back end ended; empty: it was reached."""
         front = self._daemon.fronts.get(name)
         if front is not None:
-            front.trouble = trouble
+            front.trouble, front.trouble_uid = trouble, None

@@ -11,9 +11,10 @@ from attestd.appraisal.model import AttestationResult
 from attestd.control.service import ControlCaller
 from attestd.daemon.answers import Answers
 from attestd.daemon.app import Daemon
-from attestd.daemon.control_server import Attested, ControlServer
+from attestd.daemon.control_server import Attested, ControlLimits, ControlServer
 from attestd.daemon.paths import Paths
 from attestd.daemon.platforms import host_id, open_platform
+from attestd.daemon.polkit import Polkit
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
@@ -22,6 +23,8 @@ from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
 
 LOG = logging.getLogger("attestd")
+EVERYBODYS = 4096
+"""Control connections of all users of a system installation; each user has a share of its own (``ControlLimits``)."""
 
 
 class Serving:
@@ -40,6 +43,7 @@ class Serving:
                 host_id=host_id() or "unknown",
                 acceptors=platform.acceptors,
                 sealer=platform.sealer,
+                authority=None if paths.user_mode else Polkit(),
             )
         except BaseException:
             platform.close()
@@ -53,6 +57,7 @@ class Serving:
             only_uid=paths.runtime.stat().st_uid if paths.user_mode else None,
             on_bug=self._bug,
             mode=0o600 if paths.user_mode else 0o666,
+            limits=ControlLimits() if paths.user_mode else ControlLimits(connections=EVERYBODYS),
         )
         try:
             self._control.start()
@@ -89,7 +94,7 @@ class Serving:
         seconds = daemon.settings.limits.attest_seconds
         try:
             found = await daemon.workers.run(
-                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late
+                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late, owner=peer.uid
             )
         except asyncio.CancelledError:  # ``late`` lets go
             raise
@@ -113,6 +118,9 @@ class Serving:
                 how=approval.how.value if approval.allowed else "",
                 display=result.display,
                 why_not=approval.reason,
+                asks=approval.asks,
+                start=found.evidence.chain[0].start_ticks,
+                pidfd=next(iter(found.watch.exit_fds()), -1),
             ),
             watch=found.watch,
         )

@@ -73,7 +73,7 @@ def test_another_configuration_file(home: Path, tmp_path: Path):
 
 
 def test_system_mode_says_what_to_do():
-    """This version runs in user mode."""
+    """Neither root nor a user without the service's directories is the system service."""
     result = run("run")
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "attestd run --user" in result.output
