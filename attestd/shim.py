@@ -33,7 +33,7 @@ Connects an MCP client's standard input and output to SERVER through the attestd
 
   --socket PATH  the server's socket, instead of the usual place
   --user         only the daemon of this user ($XDG_RUNTIME_DIR/attestd/mcp/SERVER.sock)
-  --system       only the system service (/run/attestd/mcp/SERVER.sock)
+  --system       only the system service (/run/attestd/mcp/SERVER.sock, else your own: /run/attestd/mcp/UID/SERVER.sock)
   --version      print the version
   --help         print this
 
@@ -50,6 +50,7 @@ NAME_LENGTH = 64
 BLOCK_BYTES = 1 << 17
 LINE_BYTES = 16 << 20
 CONNECT_S = 10
+_TIMEVAL = CONNECT_S.to_bytes(8, sys.byteorder) + bytes(8)
 OFFER = b"\0"
 """The first byte, when the descriptors come with it; no JSON text begins with it."""
 TAKEN = b"\0"
@@ -58,8 +59,7 @@ REFUSED = -31403
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 5
 
-AF_UNIX = 1
-SOCK_STREAM = 1
+AF_UNIX = SOCK_STREAM = 1
 SO_PEERCRED = 17
 SO_PEERPIDFD = 77
 SCM_RIGHTS = 1
@@ -101,11 +101,18 @@ class Target:
             own = f"{base if base.startswith('/') else f'/run/user/{uid}'}/attestd/mcp/{server}.sock"
             self.system = system or (not user and not os.path.lexists(own) and os.path.lexists(SYSTEM_DIR))
             self.path = _resolved(f"{SYSTEM_DIR}/mcp/{server}.sock" if self.system else own)
+            self.look()
         self.hint = "start it with: " + ("systemctl start attestd" if self.system else "attestd run --user")
         self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)
         """Who may own the directories."""
         self.daemons = self.owners if self.system else (uid,)
         """Who may own the socket and listen on it."""
+
+    def look(self) -> None:
+        """Take the service's server for this user alone where there is none for everybody."""
+        alone = f"{SYSTEM_DIR}/mcp/{os.geteuid()}/{self.server}.sock"
+        if self.system and not os.path.lexists(self.path) and os.path.lexists(alone):
+            self.path = _resolved(alone)
 
 
 def _resolved(path: str) -> str:
@@ -189,9 +196,9 @@ def connect(target: Target) -> _socket.socket:
     """A connected socket, not yet verified. Raises Away."""
     sock = _socket.socket(AF_UNIX, SOCK_STREAM, 0)
     try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(CONNECT_S))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _TIMEVAL)
         sock.connect(target.path)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(0))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bytes(16))
     except OSError as error:
         sock.close()
         raise _unreachable(target, error) from error
@@ -204,16 +211,17 @@ def reach(target: Target) -> _socket.socket:
         verify_place(target)
         return connect(target)
     except Away as away:
-        if not target.system or away.cause != "daemon_unreachable":
+        if not target.system or away.cause != "daemon_unreachable" or not target.path.startswith(SYSTEM_DIR):
             raise
     knock = _socket.socket(AF_UNIX, SOCK_STREAM, 0)
     try:
-        knock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _timeval(CONNECT_S))
+        knock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL)
         knock.connect(f"{SYSTEM_DIR}/control.sock")
         knock.recv(1)  # its first word: it serves
     except OSError:
         pass  # nobody starts it: the second try says so
     knock.close()
+    target.look()
     verify_place(target)
     return connect(target)
 
@@ -450,10 +458,6 @@ def _uids(uids: "tuple[int, ...]") -> str:
 
 def _integer(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
-
-
-def _timeval(seconds: int) -> bytes:
-    return seconds.to_bytes(8, sys.byteorder) + bytes(8)
 
 
 def complain(text: str) -> None:

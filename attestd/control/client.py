@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,10 +30,10 @@ from attestd.control.lines import (
     parse_server_line,
     same_major,
 )
-from attestd.control.messages import PROTOCOL, REPLY_BYTES, Request
+from attestd.control.messages import PROTOCOL, REPLY_BYTES, Request, Scoped
 from attestd.control.replies import Progress
 from attestd.control.routes import ROUTES
-from attestd.errors import UnreachableError, UsageError
+from attestd.errors import AgentNeededError, UnreachableError, UsageError
 
 ReplyT = TypeVar("ReplyT")
 _READ_BYTES = 256 * 1024
@@ -57,6 +57,10 @@ class ControlClient:
     """Longest silence of the daemon within one answer."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     us: Us = field(default_factory=Us.here)
+    all_users: bool = False
+    """Ask about all users' things, wherever a request is about somebody's."""
+    agent: Callable[[], AbstractContextManager[bool]] | None = None
+    """Makes somebody ask for passwords while it lasts; its value is whether there is now. None: nobody can."""
 
     def one(self, request: Request[ReplyT]) -> ReplyT:
         """Ask what has one answer."""
@@ -76,7 +80,25 @@ class ControlClient:
         progress: Callable[[Progress], None] = lambda _: None,
         patient: bool = False,
     ) -> Iterator[Answer]:
-        """Ask, and yield the items as they come. ``patient``: the daemon may be silent for ever (follow)."""
+        """Ask, and yield the items as they come. ``patient``: the daemon may be silent for ever (follow).
+
+        Where the daemon says that nobody is there to ask for a password, it is asked once more with an agent.
+        """
+        if self.all_users and isinstance(request, Scoped):
+            request = msgspec.structs.replace(request, all_users=True)
+        try:
+            yield from self._stream(request, progress=progress, patient=patient)
+        except RemoteError as refused:
+            if refused.code != AgentNeededError.code or self.agent is None:
+                raise
+            with self.agent() as there:
+                if not there:
+                    raise
+                yield from self._stream(request, progress=progress, patient=patient)
+
+    def _stream(
+        self, request: Request[Any], *, progress: Callable[[Progress], None], patient: bool
+    ) -> Iterator[Answer]:
         reply = ROUTES[type(request)].reply
         with self._connected() as lines:
             hello = lines.next()

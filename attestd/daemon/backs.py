@@ -19,7 +19,7 @@ import msgspec
 from attestd.appraisal.digests import program_digest
 from attestd.daemon.config import ServerSettings
 from attestd.enforcement.link import ServerError
-from attestd.enforcement.workers import TooSlowError, Workers
+from attestd.enforcement.workers import NOBODY, TooSlowError, Workers
 from attestd.errors import AttestdError, Cause, EvidenceError
 from attestd.evidence.model import Evidence
 from attestd.evidence.protocol import Collected, Kernel
@@ -177,7 +177,7 @@ class Backs:
             peer = self.kernel.peer(sock.fileno())
             demand_uid(server, peer.uid, server.socket)
             held = sock.dup()  # what hangs keeps a socket of its own
-            evidence = await self._collect(partial(self.kernel.collect, held.fileno(), peer), held.close)
+            evidence = await self._collect(partial(self.kernel.collect, held.fileno(), peer), held.close, peer.uid)
             image = self.examined(server, evidence)
             if image != known:
                 self.seen(server.name, image)
@@ -198,24 +198,28 @@ class Backs:
             raise
         return sock, image
 
-    async def _collect(self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None) -> Evidence:
+    async def _collect(
+        self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None, owner: int = NOBODY
+    ) -> Evidence:
         def late(collected: Collected | None) -> None:
             release()
             if collected is not None:
                 collected.watch.close()
 
-        collected = await self.work(collect, late)
+        collected = await self.work(collect, late, owner)
         late(collected)
         return collected.evidence
 
-    async def work(self, look: Callable[[], T], late: Callable[[T | None], None]) -> T:
+    async def work(self, look: Callable[[], T], late: Callable[[T | None], None], owner: int = NOBODY) -> T:
         """What a worker thread finds out about a server; ``late`` is called instead if nobody waits any more.
+
+        ``owner``: the uid that the server runs as, where that is known already.
 
         Raises ServerError if it takes too long, and what ``look`` raises.
         """
         seconds = self._attest_seconds()
         try:
-            return await self._workers.run(look, seconds=seconds, late=late)
+            return await self._workers.run(look, seconds=seconds, late=late, owner=owner)
         except asyncio.CancelledError:  # ``late`` lets go
             raise
         except TooSlowError as error:

@@ -79,6 +79,13 @@ class ListenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Values of `Origin` that may use HTTP besides the service's own, for pages that you trust."""
 
 
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[servers]``: who may register servers, on a system installation."""
+
+    users_may_add: bool = False
+    """Whether users may register servers that they run themselves, each for itself alone."""
+
+
 class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[seal]`: servers that `attestctl servers seal` made reachable only through attestd."""
 
@@ -95,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     identity: IdentitySettings = IdentitySettings()
     listen: ListenSettings = ListenSettings()
     seal: SealSettings = SealSettings()
+    servers: RegistrySettings = RegistrySettings()
     note: str = ""
     """Shown by ``attestctl status``: what this instance is for."""
 
@@ -157,11 +165,13 @@ def load_settings(path: Path) -> Settings:
     return _load(path, Settings) if path.exists() else Settings()
 
 
-def load_servers(directory: Path, sockets: Path, *, user_mode: bool) -> dict[str, ServerSettings]:
-    """Every ``*.toml`` of ``directory`` by server name. A missing directory is no server."""
+def load_servers(
+    directory: Path, sockets: Path, *, user_mode: bool, only: Path | None = None
+) -> dict[str, ServerSettings]:
+    """Every ``*.toml`` of ``directory``, or one of them, by server name. A missing directory is no server."""
     servers: dict[str, ServerSettings] = {}
     files: dict[str, Path] = {}
-    for path in sorted(directory.glob("*.toml")) if directory.is_dir() else ():
+    for path in (only,) if only is not None else sorted(directory.glob("*.toml")) if directory.is_dir() else ():
         server = _load(path, _ServerFile).server
         validate_server(server, path, sockets, user_mode=user_mode)
         if server.name in servers:

@@ -4,9 +4,10 @@ For each connection 1. The kernel's word on the peer. In user mode only the daem
 connection limits come next. 2. The caller is attested, outside the loop. Not a byte is read before. 3. Hello, with a
 nonce that every request must carry: what was written before the attestation cannot know it. Then for each line 4.
 Read it: one line of at most REQUEST_BYTES, in time, from one writer. Descriptors that come along are refused. 5.
-Still the same process: the writer is the peer, image and chain are unchanged (``Watch.verify``). 6. Parse it. What
-``ROUTES`` marks needs ``Service.authorize_approver``, and then step 5 once more, since that may wait. 7. Answer. A
-client that hangs up, or sends more before its answer is complete, ends the work that was done for it.
+Still the same process: the writer is the peer, image and chain are unchanged (``Watch.verify``). 6. Parse it.
+``Service.authorize`` says by what right it is asked, and then step 5 once more, since that may wait for a password; the
+client is told meanwhile that it goes on. 7. Answer. A client that hangs up, or sends more before its answer is
+complete, ends the work that was done for it.
 
 A refusal is told and, where the connection cannot be trusted any more, ends it. An exception of the service that is
 not an AttestdError is our bug: the client is told ``internal``, ``on_bug`` gets the exception, everybody else goes
@@ -28,7 +29,8 @@ from typing import Any, Generic, TypeVar
 from attestd import __version__
 from attestd.control.lines import Done, Failure, Hello, encode, encode_reply, failure_of, parse_request
 from attestd.control.messages import PROTOCOL, REPLY_BYTES, AnyRequest
-from attestd.control.routes import ROUTES, Shape
+from attestd.control.replies import Progress
+from attestd.control.routes import ROUTES, Right, Shape
 from attestd.control.service import ControlCaller, Service
 from attestd.daemon.control_connection import Connection, ProofError
 from attestd.daemon.control_socket import bind, unlink_own
@@ -58,6 +60,8 @@ class ControlLimits:
     """From hello, or from the end of the last answer, to the end of the next line."""
     write_s: float = 30.0
     """A client that does not take its answer for so long is dropped."""
+    waiting_s: float = 5.0
+    """How often a client is told that a person is being asked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,7 +157,8 @@ class ControlServer(Generic[ResultT]):
                 f"cannot serve uid {peer.uid}: this attestd belongs to uid {self.only_uid}",
                 hint="ask the attestd of your own user: attestctl status",
             )
-        if self._open[peer.uid] >= self.limits.connections_per_uid or self._open.total() >= self.limits.connections:
+        full = self._open.total() >= self.limits.connections and peer.uid != 0  # root mends what others filled
+        if self._open[peer.uid] >= self.limits.connections_per_uid or full:
             return AttestdError(
                 f"cannot serve another connection of uid {peer.uid}: {self._open[peer.uid]} of "
                 f"{self.limits.connections_per_uid} are open",
@@ -220,18 +225,30 @@ class ControlServer(Generic[ResultT]):
     async def _answer(
         self, connection: Connection, attested: Attested[ResultT], peer: Peer, request: AnyRequest
     ) -> None:
-        route, caller = ROUTES[type(request)], attested.caller
-        if route.approver:
-            await self.service.authorize_approver(caller, request)
-            _prove(attested, peer.pid)
+        route = ROUTES[type(request)]
+        caller = await self._authorized(connection, attested.caller, request)
+        _prove(attested, peer.pid)
         answer = getattr(self.service, route.method)(caller, request)
         if route.shape is Shape.STREAM:
             async with contextlib.aclosing(answer) as items:
                 await _send_all(connection, items)
             return
-        reply = await (_to_its_end(answer) if route.approver else answer)
+        reply = await (answer if route.right is Right.NONE else _to_its_end(answer))
         for item in reply if route.shape is Shape.MANY else (reply,):
             await connection.write(_bounded(encode_reply(item)))
+
+    async def _authorized(
+        self, connection: Connection, caller: ControlCaller[ResultT], request: AnyRequest
+    ) -> ControlCaller[ResultT]:
+        work = asyncio.ensure_future(self.service.authorize(caller, request))
+        try:
+            while not (await asyncio.wait((work,), timeout=self.limits.waiting_s))[0]:
+                await connection.write(encode_reply(Progress(done=0, total=0, what="authorization")))
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))
+        return work.result()
 
     async def _tell_end(self, connection: Connection, work: asyncio.Task[None]) -> bool:
         """Send the last line of an answer. False: the connection is over."""

@@ -98,6 +98,7 @@ class HttpBacks:
 
     def _shared(self, server: ServerSettings) -> _Shared:
         shared = self._servers.get(server.name)
+        whole = server.name.rpartition("/")[2]  # what is sealed is not opened to a user's own server of that port
         if shared is None or shared.settings != server:
             self.forget(server.name)
             door = HttpDoor(
@@ -108,7 +109,7 @@ class HttpBacks:
                 pins=self._pins,
                 pinned=self._pinned,
                 state=self._state,
-                let_through=self._let_through,
+                let_through=self._let_through if server.name == whole else _unmarked,
             )
             shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
         return shared
@@ -117,3 +118,7 @@ class HttpBacks:
         task = self._loop.create_task(words)
         self._farewells.add(task)
         task.add_done_callback(self._farewells.discard)
+
+
+def _unmarked(sock: socket.socket) -> None:
+    del sock

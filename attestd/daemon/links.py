@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from attestd.daemon.app import Daemon, Front
 
 
+SHARED = -1
+"""In the place of a uid: what is shared serves nobody in particular."""
+
+
 class Links:
     """Of one daemon."""
 
@@ -23,22 +27,22 @@ class Links:
 
     async def open(self, front: Front, connection: Channel) -> Link:
         """The way of one session to the back end of its server. Raises ServerError."""
+        caller = self._daemon.sessions[connection].caller
         try:
             opened: OpenBelow = partial(self._open_stream, front.settings)
             if front.shared is not None:
                 opened = front.shared.attach
             if front.settings.bridge == "never":
                 return await opened(connection)
-            caller = self._daemon.sessions[connection].caller
-            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras, False
+            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras[caller.result.uid], False
             if front.shared is not None:
                 eras, shared = shared_eras(), True
             always = front.settings.bridge == "always"
             bridge = partial(bridged, self._daemon.loop, connection, eras, limits, caller.accepts, opened)
             return await bridge(shared=shared, always=always)
         except AttestdError as error:
-            front.trouble = error.message
-            self._daemon.trouble(error.message)
+            front.trouble, front.trouble_uid = error.message, caller.result.uid
+            self._daemon.trouble(error.message, caller.result.uid)
             raise
 
     async def below_shared(self, front: Front, owner: Attached) -> Link:
@@ -47,7 +51,7 @@ class Links:
         if front.settings.bridge == "never":
             return await opened(owner)
         return await bridged(
-            self._daemon.loop, owner, front.eras, self._daemon.settings.limits.wire(), lambda _: False, opened
+            self._daemon.loop, owner, front.eras[SHARED], self._daemon.settings.limits.wire(), lambda _: False, opened
         )
 
     async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> Link:

@@ -16,7 +16,7 @@ import click
 
 from attestd import __version__
 from attestd.daemon.activation import Passed, take
-from attestd.daemon.config import load_servers, load_settings
+from attestd.daemon.config import load_settings
 from attestd.daemon.journal import logging_to
 from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
@@ -89,9 +89,10 @@ def _paths(*, user: bool, config: Path | None) -> Paths:
 
 def _check(paths: Paths) -> None:
     from attestd.daemon.policy import load_policy  # noqa: PLC0415 - the policy engine takes a while to load
+    from attestd.daemon.registry import Registry  # noqa: PLC0415
 
     settings = load_settings(paths.config_file)
-    servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+    servers = Registry(paths).load(settings)
     policy = load_policy(policy_directory(), paths.policies, settings.identity.host_id or "check")
     click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
 
@@ -117,6 +118,8 @@ def _unseal(paths: Paths | None) -> None:
 def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
     if sys.platform != "linux":
         raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
+    if not paths.user_mode:
+        _require_service(paths)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -126,6 +129,20 @@ def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
 
     with logging_to(sys.stderr, os.environ):
         uvloop.run(_serve(paths, recorder, process_events=process_events, notifier=notifier, passed=passed))
+
+
+def _require_service(paths: Paths) -> None:
+    """The system service has a user of its own, and a package that made its directories. Raises ConfigurationError."""
+    if os.geteuid() == 0:
+        raise ConfigurationError(
+            "cannot run as root: the system service has a user of its own",
+            hint="start it with: systemctl start attestd; for yourself alone: attestd run --user",
+        )
+    if not paths.state.is_dir():
+        raise ConfigurationError(
+            f"cannot run as the system service: there is no {paths.state}, which its package makes",
+            hint="for yourself alone: attestd run --user",
+        )
 
 
 async def _serve(

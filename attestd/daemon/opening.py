@@ -74,7 +74,7 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         owner=(result.uid, result.program, result.chain),
         limits=daemon.settings.limits.wire(),
         shared=settings.shared,
-        learn=partial(daemon.learn, settings.name),
+        learn=partial(daemon.learn, settings.name, result.uid),
     )
     caller.revision = lambda: session.revision
     caller.calls = lambda: session.calls

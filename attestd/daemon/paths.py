@@ -55,6 +55,11 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
         return self.state / "grants.db"
 
     @property
+    def registry(self) -> Path:
+        """On a system installation: what ``attestctl servers add`` registered."""
+        return self.state / "servers"
+
+    @property
     def seals(self) -> Path:
         """Which servers are sealed."""
         return self.state / "seals.json"
@@ -63,6 +68,31 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
     def audit(self) -> Path:
         """The audit log's directory."""
         return self.state / "audit"
+
+
+def configuration_directory(paths: Paths) -> None:
+    """Make it or refuse it: ours in user mode. On a system installation it is root's, if it is there at all."""
+    if paths.user_mode:
+        private_directory(paths.config, 0o700)
+        return
+    for directory in (paths.config, paths.servers, paths.policies):
+        try:
+            found = directory.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {directory}: {error.strerror}", hint="check its mode") from error
+        if found.st_uid != 0 or found.st_mode & 0o022:
+            raise ConfigurationError(
+                f"cannot use {directory}: got owner {found.st_uid} and mode {stat.S_IMODE(found.st_mode):04o}, "
+                "expected root's, and that nobody else can write it",
+                hint=f"chown root {directory} && chmod go-w {directory}",
+            )
+
+
+def socket_directory(paths: Paths, directory: Path) -> None:
+    """A directory of sockets: nobody lists it, everybody may reach what it knows the name of."""
+    private_directory(directory, 0o700 if paths.user_mode else 0o711)
 
 
 def user_paths() -> Paths:
@@ -119,32 +149,3 @@ def private_directory(path: Path, mode: int) -> None:
         raise ConfigurationError(
             f"cannot use {path}: {error.strerror}", hint="check the directory and its owner"
         ) from error
-
-
-def lasting_directories(paths: Paths) -> None:
-    """Configuration and state are ours; the configuration of a system installation is root's.
-
-    Raises ConfigurationError.
-    """
-    if paths.user_mode:
-        private_directory(paths.config, 0o700)
-    else:
-        managed_directory(paths.config)
-    private_directory(paths.state, 0o700)
-
-
-def managed_directory(path: Path) -> None:
-    """Refuse a directory of a system installation that anybody but root and we may write; it is not made here."""
-    try:
-        found = path.lstat()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot use {path}: {error.strerror}", hint=f"as root: install -d -m 755 {path}"
-        ) from error
-    mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {0, os.geteuid()} or mode & 0o022:
-        raise ConfigurationError(
-            f"cannot use {path}: got owner {found.st_uid} and mode {mode:o}, expected a directory that nobody but root "
-            f"or uid {os.geteuid()} can write",
-            hint="find out who changed it before you mend it",
-        )

@@ -50,7 +50,7 @@ class _Desk:
     def __init__(self, daemon: Daemon) -> None:
         self.engine: Engine = daemon.engine
         self.generation = daemon.generation
-        self.tools: dict[str, dict[str, ToolFacts]] = {}
+        self.tools: dict[tuple[str, int], dict[str, ToolFacts]] = {}
 
     def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
         del result, server

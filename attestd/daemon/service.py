@@ -12,11 +12,12 @@ from attestd.control.service import ControlCaller
 from attestd.daemon.activation import Passed
 from attestd.daemon.answers import Answers
 from attestd.daemon.app import Daemon
-from attestd.daemon.control_server import Attested, ControlServer
+from attestd.daemon.control_server import Attested, ControlLimits, ControlServer
 from attestd.daemon.listening import Listening
 from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths
 from attestd.daemon.platforms import host_id, open_platform
+from attestd.daemon.polkit import Polkit
 from attestd.daemon.self_check import SelfCheck, SelfCheckError
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
@@ -28,6 +29,8 @@ from attestd.mediation import attest
 LOG = logging.getLogger("attestd")
 PINGS = 3
 """Signs of life in the time after which the manager misses one."""
+EVERYBODYS = 4096
+"""Control connections of all users of a system installation; each user has a share of its own (``ControlLimits``)."""
 
 
 class Serving:
@@ -61,6 +64,7 @@ class Serving:
                 acceptors=platform.acceptors,
                 sealer=platform.sealer,
                 listening=listening,
+                authority=None if paths.user_mode else Polkit(),
             )
         except BaseException:
             platform.close()
@@ -86,6 +90,7 @@ class Serving:
             on_bug=self._bug,
             mode=0o600 if paths.user_mode else 0o666,
             passed=listening.control(paths.control),
+            limits=ControlLimits() if paths.user_mode else ControlLimits(connections=EVERYBODYS),
         )
 
     def ready(self) -> None:
@@ -140,7 +145,7 @@ class Serving:
         seconds = daemon.settings.limits.attest_seconds
         try:
             found = await daemon.workers.run(
-                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late
+                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late, owner=peer.uid
             )
         except asyncio.CancelledError:  # ``late`` lets go
             raise
@@ -164,6 +169,9 @@ class Serving:
                 how=approval.how.value if approval.allowed else "",
                 display=result.display,
                 why_not=approval.reason,
+                asks=approval.asks,
+                start=found.evidence.chain[0].start_ticks,
+                pidfd=next(iter(found.watch.exit_fds()), -1),
             ),
             watch=found.watch,
         )

@@ -32,6 +32,8 @@ from attestd.wire.model import REFUSED
 from attestd.wire.refusal import CLAUSES, error_line, shown
 
 BACKLOG = 512
+TAKEN_AT_ONCE = 64
+"""Connections that are taken before anything else is looked at."""
 SO_PASSCRED = 16
 """Linux; the standard library has the name on Linux only."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -93,8 +95,12 @@ class Listener:
         open_session: OpenSession,
         refused: Callable[[str, Peer | None, Cause, str], None],
         dressed: Callable[[socket.socket, bytes], bytes] = lambda _, line: line,
+        owner: int | None = None,
     ) -> None:
-        """``dressed`` puts the line of a refusal into the framing that the client speaks."""
+        """``dressed`` puts the line of a refusal into the framing that the client speaks.
+
+        ``owner``: the uid that alone is served here. Anybody else is not told a word, as if nothing were there.
+        """
         self._loop = loop
         self._sock = sock
         self._server = server
@@ -106,6 +112,7 @@ class Listener:
         self._open_session = open_session
         self._refused = refused
         self._dressed = dressed
+        self._owner = owner
         self._tasks: set[asyncio.Task[None]] = set()
         loop.add_reader(sock.fileno(), self._acceptable)
 
@@ -117,15 +124,20 @@ class Listener:
             task.cancel()
 
     def _acceptable(self) -> None:
-        try:
-            connection, _ = self._sock.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError as error:  # out of descriptors: refuse by waiting, and say so
-            self._refused(self._server, None, Cause.LIMIT_CONNECTIONS, f"cannot accept: {error.strerror}")
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.call_later(0.1, self._retry)
-            return
+        """Take what waits, many at a time: the queue is the kernel's and one for all users, the limits are ours."""
+        for _ in range(TAKEN_AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: refuse by waiting, and say so
+                self._refused(self._server, None, Cause.LIMIT_CONNECTIONS, f"cannot accept: {error.strerror}")
+                self._loop.remove_reader(self._sock.fileno())
+                self._loop.call_later(0.1, self._retry)
+                return
+            self._accepted(connection)
+
+    def _accepted(self, connection: socket.socket) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
         try:
             # 0 the kernel's word, and the limits
@@ -135,6 +147,10 @@ class Listener:
             return
         except OSError as error:
             self._turn_away(connection, None, _ours(error), f"cannot ask the kernel for the peer: {error.strerror}")
+            return
+        if self._owner not in {None, peer.uid}:
+            self._refused(self._server, peer, Cause.NOT_FOUND, f"uid {peer.uid} is not the user of this server")
+            connection.close()
             return
         if not self._admission.enter(peer.uid):
             self._turn_away(connection, peer, Cause.LIMIT_CONNECTIONS, f"uid {peer.uid} has too many connections")
@@ -158,6 +174,7 @@ class Listener:
                 self._appraiser(),
                 seconds=seconds,
                 late=partial(self._late, connection, peer),
+                owner=peer.uid,
             )
         except asyncio.CancelledError:  # ``_late`` lets go: the thread still uses the socket
             raise

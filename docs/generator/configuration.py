@@ -15,6 +15,7 @@ from attestd.daemon.config import (
     IdentitySettings,
     LimitSettings,
     ListenSettings,
+    RegistrySettings,
     SealSettings,
     ServerSettings,
     Settings,
@@ -34,13 +35,26 @@ WORDS = {
 def render() -> str:
     """Return the page."""
     where = table(
-        ("what", "user mode"),
+        ("what", "user mode", "system installation"),
         (
-            ("configuration", "`$XDG_CONFIG_HOME/attestd/attestd.toml`, else `~/.config/attestd/attestd.toml`"),
-            ("servers", "`servers.d/*.toml` beside it, one file for each server"),
-            ("policies of this host", "`policy.d/*.cedar` beside it, layered over the shipped `policy/`"),
-            ("state: grants, audit log", "`$XDG_STATE_HOME/attestd/`, else `~/.local/state/attestd/`"),
-            ("sockets", "`$XDG_RUNTIME_DIR/attestd/`, else `/run/user/<uid>/attestd/`"),
+            (
+                "configuration",
+                "`$XDG_CONFIG_HOME/attestd/attestd.toml`, else `~/.config/attestd/attestd.toml`",
+                "`/etc/attestd/attestd.toml`, root's",
+            ),
+            ("servers", "`servers.d/*.toml` beside it, one file for each server", "the same, root's"),
+            ("policies of this host", "`policy.d/*.cedar` beside it, layered over the shipped `policy/`", "the same"),
+            (
+                "state: grants, audit log",
+                "`$XDG_STATE_HOME/attestd/`, else `~/.local/state/attestd/`",
+                "`/var/lib/attestd/`",
+            ),
+            (
+                "servers that were added with `attestctl`",
+                "files of `servers.d`",
+                "`servers/all/`, `servers/UID/` of the state",
+            ),
+            ("sockets", "`$XDG_RUNTIME_DIR/attestd/`, else `/run/user/<uid>/attestd/`", "`/run/attestd/`"),
         ),
     )
     rules = (
@@ -55,12 +69,13 @@ def render() -> str:
         rules,
         where,
         "## attestd.toml",
-        _section(Settings, "At the top", skip=("limits", "approval", "identity", "listen", "seal")),
+        _section(Settings, "At the top", skip=("limits", "approval", "identity", "listen", "seal", "servers")),
         _section(LimitSettings, "[limits]"),
         _section(ApprovalSettings, "[approval]"),
         _section(IdentitySettings, "[identity]"),
         _section(ListenSettings, "[listen]"),
         _section(SealSettings, "[seal]"),
+        _section(RegistrySettings, "[servers]"),
         "## servers.d/NAME.toml",
         _section(ServerSettings, "[server]", skip=("peer",)),
         _section(BackPeer, "[server.peer]"),

@@ -221,11 +221,12 @@ async def test_the_caller_is_proven_again_after_the_authorization(bed: Bed) -> N
     bed.start()
     client = await bed.greeted()
 
-    async def slow(caller: ControlCaller[str], request: m.AnyRequest) -> None:
-        del caller, request
+    async def slow(caller: ControlCaller[str], request: m.AnyRequest) -> ControlCaller[str]:
+        del request
         bed.watches[0].cause = Cause.CHAIN_CHANGED
+        return caller
 
-    bed.service.authorize_approver = slow  # type: ignore[method-assign]
+    bed.service.authorize = slow  # type: ignore[method-assign]
     client.ask("approve", pending="7F3K-9QRT", terms={"lifetime": "8h"})
     assert "chain_changed" in (await client.line())["message"]
     assert "7F3K-9QRT" in bed.service.waiting

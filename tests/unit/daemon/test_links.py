@@ -43,4 +43,4 @@ async def test_what_cannot_be_opened_is_trouble(inside: Inside):
     with pytest.raises(Exception, match="cannot"):
         await inside.daemon.links.open(front, session)
     assert front.trouble
-    assert inside.daemon.errors[-1][1] == front.trouble
+    assert inside.daemon.troubles.seen(None)[-1][1] == front.trouble

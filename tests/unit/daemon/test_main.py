@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 from attestd import __version__
 from attestd.daemon import main as module
 from attestd.daemon.main import main
-from attestd.daemon.paths import Paths
 from attestd.errors import ExitCode, IntegrityError
 from tests.support.daemons import server_text
 
@@ -73,13 +72,11 @@ def test_another_configuration_file(home: Path, tmp_path: Path):
     del home
 
 
-def test_a_system_service_without_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Its directory is root's to make: the daemon says how."""
-    place = Paths(config=tmp_path / "none", state=tmp_path / "s", runtime=tmp_path / "r", user_mode=False)
-    monkeypatch.setattr(module, "system_paths", lambda: place)
+def test_system_mode_says_what_to_do():
+    """Neither root nor a user without the service's directories is the system service."""
     result = run("run")
     assert result.exit_code == ExitCode.CONFIGURATION
-    assert f"install -d -m 755 {place.config}" in result.output
+    assert "attestd run --user" in result.output
 
 
 def test_errors_for_people_and_interruptions(monkeypatch: pytest.MonkeyPatch, home: Path):

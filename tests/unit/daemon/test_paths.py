@@ -7,15 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attestd.daemon.paths import (
-    Paths,
-    lasting_directories,
-    managed_directory,
-    policy_directory,
-    private_directory,
-    system_paths,
-    user_paths,
-)
+from attestd.daemon.paths import Paths, policy_directory, private_directory, system_paths, user_paths
 from attestd.errors import ConfigurationError
 
 XDG = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
@@ -122,38 +114,3 @@ def test_no_permission_is_said_to_be_so(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="Permission denied"):
         private_directory(tmp_path / "a", 0o700)
     tmp_path.chmod(0o700)
-
-
-def test_the_configuration_of_a_system_installation_is_not_made(tmp_path: Path):
-    """Root makes it; the error says how."""
-    with pytest.raises(ConfigurationError) as caught:
-        managed_directory(tmp_path / "etc")
-    assert caught.value.hint == f"as root: install -d -m 755 {tmp_path / 'etc'}"
-    assert not (tmp_path / "etc").exists()
-
-
-def test_the_configuration_of_a_system_installation_is_in_safe_hands(tmp_path: Path):
-    """Ours or root's is fine and stays as it is; one that others may write, or that is no directory, is refused."""
-    path = tmp_path / "etc"
-    path.mkdir(mode=0o750)
-    managed_directory(path)
-    assert path.stat().st_mode & 0o7777 == 0o750
-    for mode in (0o775, 0o757):
-        path.chmod(mode)
-        with pytest.raises(ConfigurationError, match=f"and mode {mode:o}"):
-            managed_directory(path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="expected a directory"):
-        managed_directory(tmp_path / "file")
-
-
-def test_lasting_directories_by_mode(tmp_path: Path):
-    """A user's are made, private; of a system installation only the state is."""
-    for user_mode in (True, False):
-        below = tmp_path / str(user_mode)
-        below.mkdir()
-        (below / "c").mkdir(mode=0o755)
-        paths = Paths(config=below / "c", state=below / "s", runtime=below / "r", user_mode=user_mode)
-        lasting_directories(paths)
-        modes = [path.stat().st_mode & 0o7777 for path in (paths.config, paths.state)]
-        assert modes == [0o700 if user_mode else 0o755, 0o700]

@@ -105,9 +105,9 @@ async def test_pings_stop_when_the_check_fails(short_tmp: Path):
             serving.ready()
             await until(lambda: hear() >= 3)
             serving.daemon.audit.close()
-            await until(lambda: any("self-check failed" in text for _, text in serving.daemon.errors))
+            await until(lambda: any("self-check failed" in text for _, text in serving.daemon.troubles.seen(None)))
             count = hear()
-            await until(lambda: len([1 for _, text in serving.daemon.errors if "self-check" in text]) >= 3)
+            await until(lambda: len([1 for _, text in serving.daemon.troubles.seen(None) if "self-check" in text]) >= 3)
             assert hear() == count
         finally:
             await serving.close()

@@ -55,7 +55,7 @@ async def test_a_bad_reload_by_signal_is_noted(serving: Serving):
     """Nobody waits for the answer to a signal: status shows it, and the old configuration stays."""
     serving.daemon.paths.config_file.write_text("nosuch = 1\n")
     serving.reload_signalled()
-    assert "reload refused: " in serving.daemon.errors[-1][1]
+    assert "reload refused: " in serving.daemon.troubles.seen(None)[-1][1]
 
 
 async def test_callers_of_control_are_attested(serving: Serving):
@@ -98,7 +98,7 @@ async def test_a_caller_that_cannot_be_attested_decides_nothing(
 async def test_bugs_are_shown_in_status(serving: Serving):
     """An exception that nobody expected is remembered, wherever it came from."""
     serving._bug(ZeroDivisionError("oops"))
-    assert "internal: ZeroDivisionError: oops" in serving.daemon.errors[-1][1]
+    assert "internal: ZeroDivisionError: oops" in serving.daemon.troubles.seen(None)[-1][1]
     context = {"message": "a task failed", "exception": KeyError("x")}
     serving._bug_in_loop(asyncio.get_running_loop(), context)
-    assert "a task failed" in serving.daemon.errors[-1][1]
+    assert "a task failed" in serving.daemon.troubles.seen(None)[-1][1]
