@@ -19,6 +19,7 @@ from tests.support.system_launcher import (
     Daemon,
     House,
     client,
+    house,
 )
 
 pytestmark = [pytest.mark.attack("L3"), pytest.mark.root]
@@ -127,17 +128,18 @@ def isolated_uids(house: House) -> list[int]:
     return [each["uids"][0] for each in found]
 
 
-def test_isolated_uids_are_shared_with_nobody(house: House):
+def test_isolated_uids_are_shared_with_nobody():
     """Each pair of server and caller has a uid of its own, without groups, and the same after a restart of the launcher."""
-    for name in ("one", "two"):
-        house.register(name, run_as="isolated")
-    first = isolated_uids(house)
+    with house() as own:
+        for name in ("one", "two"):
+            own.register(name, run_as="isolated")
+        first = isolated_uids(own)
+        own.end()
+        own.start()
+        assert isolated_uids(own) == first
     assert (first[0], first[3]) == (first[2], first[5])
     assert len(set(first)) == 4
     assert min(first) >= FIRST_ISOLATED
-    house.end()
-    house.start()
-    assert isolated_uids(house) == first
 
 
 def test_only_local_accounts_are_accounts(house: House, daemon: Daemon):
