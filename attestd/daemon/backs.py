@@ -18,6 +18,7 @@ import msgspec
 
 from attestd.appraisal.digests import program_digest
 from attestd.daemon.config import ServerSettings
+from attestd.daemon.stdio_settings import sandbox
 from attestd.enforcement.link import ServerError
 from attestd.enforcement.workers import NOBODY, TooSlowError, Workers
 from attestd.errors import AttestdError, Cause, EvidenceError
@@ -59,9 +60,9 @@ class StdioBack:
         self.write_fd = -1
         self.describe = ""
 
-    async def start(self, launcher: Launcher) -> int:
+    async def start(self, launcher: Launcher, client: int | None = None) -> int:
         """Start it; the pid. Raises AttestdError."""
-        self._backend = await launcher.start(self._command, self._exited)
+        self._backend = await launcher.start(self._command, self._exited, client)
         self.read_fd = self._backend.stdout_fd
         self.write_fd = self._backend.stdin_fd
         return self._backend.pid
@@ -134,14 +135,22 @@ class Backs:
         self._attest_seconds = attest_seconds
         self.seen = seen
 
-    async def open(self, server: ServerSettings) -> StdioBack | UnixBack:
-        """An opened and attested back end. Raises ServerError."""
-        return await (self._stdio(server) if server.transport == "stdio" else self._unix(server))
+    async def open(self, server: ServerSettings, client: int | None = None) -> StdioBack | UnixBack:
+        """An opened and attested back end; ``client``: pidfd of who it is for. Raises ServerError."""
+        return await (self._stdio(server, client) if server.transport == "stdio" else self._unix(server))
 
-    async def _stdio(self, server: ServerSettings) -> StdioBack:
-        back = StdioBack(Command(argv=server.command, env=environment(server), cwd=server.cwd))
+    async def _stdio(self, server: ServerSettings, client: int | None) -> StdioBack:
+        back = StdioBack(
+            Command(
+                argv=server.command,
+                env=environment(server),
+                cwd=server.cwd,
+                name=server.name,
+                sandbox=sandbox(server),
+            )
+        )
         try:
-            pid = await back.start(self._launcher)
+            pid = await back.start(self._launcher, client)
             evidence = await self._collect(partial(self.kernel.collect_pid, pid))
             image = self.examined(server, evidence)
             back.describe = image.describe

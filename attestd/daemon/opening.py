@@ -65,6 +65,7 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         digest=digest,
         watch=watch,
         now_ns=now_ns,
+        pidfd=next(iter(attested.watch.exit_fds()), -1),
     )
     mediator = Mediator(caller, daemon.audit, refusals=daemon.settings.limits.refusals_per_minute)
     session = Session(

@@ -71,11 +71,14 @@ class SessionCaller:
         digest: str,
         watch: Watch,
         now_ns: int,
+        pidfd: int = -1,
     ) -> None:
         self.result = result
         self.digest = digest
         self.server = server.name
         self.session = session
+        self.pidfd = pidfd
+        """Of the peer, valid while the session lives; -1 where the platform has none."""
         self.mode = "enforce"
         self.evidence = slim(evidence)
         self.runs = runs(evidence, result)

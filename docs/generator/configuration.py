@@ -17,6 +17,7 @@ from attestd.daemon.config import (
     ListenSettings,
     RegistrySettings,
     SealSettings,
+    ServerLimits,
     ServerSettings,
     Settings,
 )
@@ -77,11 +78,13 @@ def render() -> str:
         _section(SealSettings, "[seal]"),
         _section(RegistrySettings, "[servers]"),
         "## servers.d/NAME.toml",
-        _section(ServerSettings, "[server]", skip=("peer",)),
+        _section(ServerSettings, "[server]", skip=("peer", "limits")),
+        _section(ServerLimits, "[server.limits]"),
         _section(BackPeer, "[server.peer]"),
         "## Environment\n\nNothing but the XDG variables and HOME changes where attestd looks. `NO_COLOR` turns "
         "colours off. A started server gets PATH `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, "
-        "HOME, USER, LOGNAME, LANG and what its `env` says, and nothing else.",
+        "HOME, USER, LOGNAME, LANG and what its `env` says, and nothing else; in system mode HOME, USER and LOGNAME "
+        "are those of the uid that it runs as.",
     )
 
 

@@ -76,7 +76,9 @@ def programs(tree: Tree) -> None:
         if source.suffix in {".py", ".c", ".o"} and "__pycache__" not in source.parts:
             tree.copy(source, str((packages / source.relative_to(ROOT)).relative_to(tree.root)))
     tree.write(f"{HOME}/pyvenv.cfg", f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n")
-    tree.link(f"{HOME}/bin/python3", f"/usr/bin/python{PYTHON}")
+    for name in ("python", "python3"):
+        tree.link(f"{HOME}/bin/{name}", f"/usr/bin/python{PYTHON}")
+    launcher(tree)
     shebang = f"#!/{HOME}/bin/python3 -I\n"
     for name, module in SCRIPTS.items():
         body = f'"""{name}, see ``{module}``."""\nimport sys\n\nfrom {module} import main\n\nsys.exit(main())\n'
@@ -86,9 +88,16 @@ def programs(tree: Tree) -> None:
     for name in (*SCRIPTS, "attestd-connect"):
         tree.link(f"usr/bin/{name}", f"../lib/attestd/bin/{name}")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    compileall.compile_dir(
-        packages, quiet=2, stripdir=str(tree.root), prependdir="/", invalidation_mode=unchecked, workers=1
-    )
+    for place in (packages, tree.root / HOME / "launcher"):
+        compileall.compile_dir(
+            place, quiet=2, stripdir=str(tree.root), prependdir="/", invalidation_mode=unchecked, workers=1
+        )
+
+
+def launcher(tree: Tree) -> None:
+    """What the launcher is made of, apart from everything else: with its privileges nothing more shall be importable."""
+    for source in (ROOT / "attestd" / "__init__.py", *sorted((ROOT / "attestd" / "launch").glob("*.py"))):
+        tree.copy(source, f"{HOME}/launcher/{source.relative_to(ROOT)}")
 
 
 def system(tree: Tree) -> None:

@@ -33,7 +33,7 @@ def check(machine: Machine, report: Report, said: str) -> None:
         )  # fmt: skip
         expect(loose == "", f"not only root's: {loose[:500]}")
         made = machine.out("stat", "--format=%U:%a", "/var/lib/attestd", "/run/attestd", "/run/attestd/mcp")
-        expect(made.split() == ["attestd:700", "attestd:755", "attestd:755"], made)
+        expect(made.split() == ["attestd:700", "attestd:755", "attestd:711"], made)
     _privileges(machine, report)
     _exposure(machine, report)
     _activation(machine, report)
