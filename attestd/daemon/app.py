@@ -323,7 +323,7 @@ class Daemon:
             limits=self.settings.limits.wire(),
             open_link=partial(self.links.open, front),
             ended=self._connection_ended,
-            take=partial(taken, attested) if attested.relayed else None,
+            take=partial(taken, attested),
         )
         self.sessions[connection] = SessionInfo(
             id=opened.id,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 from attestd.enforcement.client_end import ClientEnd, take
 from attestd.mediation import Attested
 
 
 def taken(attested: Attested, fds: tuple[int, ...]) -> ClientEnd | None:
-    """The client's own input and output, which its relay offers, if they can be used."""
+    """The client's own input and output, which its relay offers, if they can be used.
+
+    Of nobody else anything is taken: a shim that is not known as ours is answered all the same, so that it goes on and
+    tells its client why it is refused.
+    """
+    if not attested.relayed:
+        for fd in fds:
+            os.close(fd)
+        return None
     evidence, accountable = attested.evidence, attested.result.accountable
     writers = frozenset(link.pid for link in evidence.chain[1 : accountable + 1])
     end = take(fds, evidence.input, evidence.peer.pid, writers)

@@ -95,7 +95,7 @@ def programs(tree: Tree) -> None:
 
 
 def launcher(tree: Tree) -> None:
-    """What the launcher is made of, apart from everything else: with its privileges nothing more shall be importable."""
+    """What the launcher is made of, apart: nothing more shall be importable with its privileges."""
     for source in (ROOT / "attestd" / "__init__.py", *sorted((ROOT / "attestd" / "launch").glob("*.py"))):
         tree.copy(source, f"{HOME}/launcher/{source.relative_to(ROOT)}")
 

@@ -20,7 +20,7 @@ TIME = {"timezone": "UTC"}
 SERVERS = {
     "time": 'command = ["/opt/mcp/bin/mcp-server-time"]',
     "echo": 'command = ["/opt/mcp/bin/echo"]',
-    "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true',
+    "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
 }
 TOOL = {"time": "get_current_time", "echo": "echo", "soak": "echo"}
 
