@@ -50,6 +50,11 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
         return self.runtime / "control.sock"
 
     @property
+    def launcher(self) -> Path:
+        """The socket of the launcher of system mode: beside our directory, where we may not write."""
+        return self.runtime.with_name("attestd-launcher.sock")
+
+    @property
     def store(self) -> Path:
         """The grant store."""
         return self.state / "grants.db"

@@ -18,6 +18,7 @@ from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.launch.client import ProcessLauncher
+from attestd.launch.system_client import SystemLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
 
@@ -36,7 +37,7 @@ class Serving:
                 paths=paths,
                 kernel=platform.kernel,
                 recorder=platform.recorder,
-                launcher=ProcessLauncher(),
+                launcher=ProcessLauncher() if paths.user_mode else SystemLauncher(paths.launcher),
                 host_id=host_id() or "unknown",
                 acceptors=platform.acceptors,
                 sealer=platform.sealer,

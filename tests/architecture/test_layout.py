@@ -30,6 +30,7 @@ TESTED_BY = {
     "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
     "enforcement/bridge_effects.py": "tests/unit/enforcement/test_bridge.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
+    "launch/refusal.py": "tests/unit/launch/test_registry.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
         f"evidence/interpreters/{module}.py": "tests/unit/evidence/test_interpreters.py"
