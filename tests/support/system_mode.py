@@ -18,13 +18,14 @@ from tests.support.repository import ROOT
 from tests.support.system_launcher import PYTHON, House
 
 DAEMON = """
-import asyncio, sys
+import sys
 from pathlib import Path
+import uvloop
 from attestd.daemon.main import _serve
 from attestd.daemon.paths import Paths
 root = Path(sys.argv[1])
 paths = Paths(config=root / "attestd", state=root / "daemon", runtime=root / "run" / "attestd", user_mode=False)
-asyncio.run(_serve(paths, "/sys/fs/bpf/nothing", process_events=False))
+uvloop.run(_serve(paths, "/sys/fs/bpf/nothing", process_events=False))
 """
 EVERYBODY = '@id("everybody") permit (principal, action, resource);\n'
 START_S = 60.0
@@ -46,9 +47,9 @@ class SystemMode:
         self.echo.write_text(ECHO, encoding="utf-8")
 
     def register(self, name: str, **keys: object) -> None:
-        """An echo server."""
+        """A server, by default the echo server."""
         lines = ["[server]", f'name = "{name}"', 'transport = "stdio"']
-        lines.append(f"command = {json.dumps([PYTHON, '-I', str(self.echo)])}")
+        keys = {"command": [PYTHON, "-I", str(self.echo)], **keys}
         self.house.write(name, "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]))
 
     def socket(self, name: str) -> Path:
