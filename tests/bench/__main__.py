@@ -11,10 +11,23 @@ import sys
 import time
 import traceback
 
-from tests.bench import attestation, calls, events, grants, hashing, memory, recorder, relay, shim_start, tcp, verifying
+from tests.bench import (
+    attestation,
+    calls,
+    events,
+    grants,
+    hashing,
+    launched,
+    memory,
+    recorder,
+    relay,
+    shim_start,
+    tcp,
+    verifying,
+)
 from tests.bench.report import Figure, failed, keep, show
 
-MODULES = (relay, calls, attestation, hashing, grants, shim_start, memory, verifying, recorder, tcp, events)
+MODULES = (relay, calls, attestation, hashing, grants, shim_start, memory, verifying, recorder, tcp, events, launched)
 
 
 def main(words: list[str]) -> int:

@@ -118,7 +118,8 @@ class House:
         self.state = self.root / "state"
         self.state.mkdir()
         os.chown(self.state, LAUNCHER_UID, LAUNCHER_UID)
-        self.path = self.root / "attestd-launcher.sock"
+        self.path = self.root / "run" / "attestd-launcher.sock"
+        self.path.parent.mkdir()
         self.log = self.root / "log"
         self.notes = self.log.open("wb")
         library = self.root / "lib" / "attestd"
