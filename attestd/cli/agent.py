@@ -2,7 +2,8 @@
 
 The daemon asks polkit, polkit asks an agent of the person: that of a desktop session where there is one. Without one,
 ``pkttyagent`` is started for this very process and asks on this terminal; the password goes to polkit, never to
-attestctl or attestd.
+attestctl or attestd. It is not a fallback agent (``--fallback``): polkit has said already that there is no other, and
+it looks for fallbacks in login sessions only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def terminal_agent(program: Path = AGENT) -> Iterator[bool]:
     told, tells = os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603 - a fixed program
-            [program, "--process", f"{os.getpid()},{_start()}", "--fallback", "--notify-fd", str(tells)],
+            [program, "--process", f"{os.getpid()},{_start()}", "--notify-fd", str(tells)],
             pass_fds=(tells,),
         )
     finally:

@@ -13,13 +13,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.instance import ECHO, SCRIPTS, SETTLE_S, START_S, TALK, Client
+from tests.support.instance import ECHO, SETTLE_S, START_S, TALK, Client
+from tests.support.instance import SCRIPTS as BUILT
 from tests.support.repository import ROOT
 
 SERVICE = 990
@@ -28,6 +30,9 @@ NAMES = {SERVICE: "attestd", ALICE: "alice", BOB: "bob", CAROL: "carol"}
 PASSWORDS = {ALICE: "alice has one", BOB: "bob has another", CAROL: "carol may more"}
 ADMINS = {CAROL}
 CAPABILITIES = "+sys_ptrace,+dac_read_search"
+SCRIPTS = Path("/run/code/venv/bin")
+PYTHON = SCRIPTS / "python3"
+"""The same interpreter and the same code as this process runs, at a place that every user can reach."""
 BUS = Path("/run/dbus/system_bus_socket")
 
 FURNISH = """\
@@ -43,6 +48,15 @@ over actions /usr/share/polkit-1/actions
 cat "$1/passwd" >> /etc/passwd
 cat "$1/group" >> /etc/group
 cat "$1/shadow" >> /etc/shadow
+mkdir -p /run/code/python /run/code/src /run/code/site /run/code/venv/bin
+mount --bind "$2" /run/code/src
+mount --bind "$3" /run/code/python
+mount --bind "$4" /run/code/site
+cp "$1"/scripts/* /run/code/venv/bin/
+ln -s "/run/code/python/bin/$5" /run/code/venv/bin/python3
+printf 'home = /run/code/python/bin\n' > /run/code/venv/pyvenv.cfg
+mkdir -p "/run/code/venv/lib/$5/site-packages"
+printf '/run/code/src\n/run/code/site\n' > "/run/code/venv/lib/$5/site-packages/attestd.pth"
 cp "$2/packaging/polkit/dev.attestd.policy" /usr/share/polkit-1/actions/
 mkdir -p /run/dbus /run/user /run/lock /etc/attestd /var/lib/attestd
 mount -t tmpfs -o mode=0755 tmpfs /etc/attestd
@@ -91,14 +105,26 @@ class SystemInstance:
         for name, lines in (("passwd", users), ("group", groups), ("shadow", shadow)):
             (self.root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         (self.root / "shadow").chmod(0o600)
+        (self.root / "scripts").mkdir()
+        for program in ("attestd", "attestctl", "attestd-connect"):
+            first, _, rest = (BUILT / program).read_text(encoding="utf-8").partition("\n")
+            script = self.root / "scripts" / program
+            flags = first.partition(" ")[2]
+            script.write_text(f"#!{PYTHON} {flags}".rstrip() + "\n" + rest, encoding="utf-8")
+            script.chmod(0o755)
         furnish = self.root / "furnish"
         furnish.write_text(FURNISH, encoding="utf-8")
+        log = (self.root / "furnish.log").open("wb")
         holder = subprocess.Popen(
-            ["unshare", "--mount", "bash", str(furnish), str(self.root), str(ROOT)],
+            [
+                *("unshare", "--mount", "bash", str(furnish), str(self.root), str(ROOT)),
+                *(sys.base_prefix, sysconfig.get_path("purelib"), f"python{sys.version_info[0]}.{sys.version_info[1]}"),
+            ],
             stdout=subprocess.PIPE,
-            stderr=(self.root / "furnish.log").open("wb"),
+            stderr=log,
             stdin=subprocess.DEVNULL,
         )
+        log.close()
         assert holder.stdout is not None
         said = holder.stdout.readline()
         assert said == b"ready\n", (self.root / "furnish.log").read_text(encoding="utf-8")
@@ -178,9 +204,7 @@ class SystemInstance:
         directory = f"/run/{name}"
         self.run("install", "-d", "-o", str(uid), "-m", "0755", directory)
         path = f"{directory}/{name}.sock"
-        process = self.start(
-            sys.executable, script, path, sys.executable, echo, self.calls, uid=uid, stdout=subprocess.PIPE
-        )
+        process = self.start(PYTHON, script, path, PYTHON, echo, self.calls, uid=uid, stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         return path
@@ -256,7 +280,7 @@ class SystemInstance:
     def client(self, uid: int, server: str = "echo", *, argv: Sequence[str | Path] = ()) -> Iterator[Client]:
         """A running client of this uid; by default the talker on the server's socket."""
         talker = self.script("talk.py", TALK.replace("{mark}", "system"))
-        words = argv or (sys.executable, talker, f"/run/attestd/mcp/{server}.sock")
+        words = argv or (PYTHON, talker, f"/run/attestd/mcp/{server}.sock")
         process = subprocess.Popen(
             self.inside(*words, uid=uid), env=self.environment(uid), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
