@@ -72,7 +72,8 @@ def _uid_changes(machine: Machine, report: Report) -> None:
     with report.check("I22: connected as root and then somebody else: root's grant does not count"):
         grant(machine, "root", "echo")
         uid = machine.out("id", "--user", "alice")
-        seen = _last(machine.out(ATTACKER, "become", f"{MCP}/echo.sock", uid))
+        done = machine.run(ATTACKER, "become", f"{MCP}/echo.sock", uid, shell=True)
+        seen = _last(done.stdout)
         expect(not seen["ok"], f"served: {seen}")
 
 
@@ -84,7 +85,7 @@ def _fake_daemon(machine: Machine, report: Report) -> None:
         fake = f"{runtime}/attestd/mcp/echo.sock"
         with _during(machine, "alice", "impostor", fake) as impostor:
             words = (AGENT, "once", "echo", "echo", '{"secret": "of alice"}')
-            seen = _last(machine.run(*environ, *words, user="alice", check=False).stdout)
+            seen = _last(machine.run(*environ, *words, user="alice", check=False, shell=True).stdout)
             data = seen["data"]
             expect(isinstance(data, dict) and data.get("cause") == "daemon_untrusted", f"got {seen}")
             asked = machine.run("attestctl", "--socket", fake, "status", user="alice", check=False)

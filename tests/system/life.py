@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import AGENT, Seen, agent, grant, records, register
+from tests.system.stage import AGENT, CTL, Seen, agent, cause_of, grant, records, register
 
 LOAD_S = 6
 STATE = "/var/lib/attestd"
@@ -104,11 +104,11 @@ def _restart(machine: Machine, report: Report) -> None:
         expect(told >= 2, f"{told} sessions were told, expected at least one of each agent")
     with report.check("grants and audit survive a restart"):
         expect(agent(machine, "bob", "once", "echo")["ok"], "the grant is gone")
-        expect(machine.json("attestctl", "audit", "verify", "--json")[0]["ok"], "the log does not verify")
+        expect(machine.json(*CTL, "audit", "verify", "--json")[0]["ok"], "the log does not verify")
 
 
 def _open_sessions(machine: Machine) -> int:
-    return len(machine.out("attestctl", "ps", "--json").splitlines())
+    return len(machine.out(*CTL, "ps", "--json").splitlines())
 
 
 def _killed(machine: Machine, report: Report) -> None:
@@ -127,7 +127,7 @@ def _killed(machine: Machine, report: Report) -> None:
         figures.extend(_calls(found))
         made = sum(int(str(seen["calls"])) for seen in found.values())
         recorded = _permitted(machine) - before
-        expect(machine.json("attestctl", "audit", "verify", "--json")[0]["ok"], "the log does not verify")
+        expect(machine.json(*CTL, "audit", "verify", "--json")[0]["ok"], "the log does not verify")
         expect(recorded > 0 and _permitted(machine) >= made, f"{made} calls were served, {recorded} recorded since")
 
 
@@ -171,23 +171,18 @@ def _full(machine: Machine, report: Report) -> None:
             expect(agent(machine, "alice", "once", "echo")["ok"], "calls are not served before")
             machine.run("sh", "-c", f"cat /dev/zero > {STATE}/filler", check=False)
             until(
-                lambda: _cause(agent(machine, "alice", "once", "echo")) == "audit_unavailable",
+                lambda: cause_of(agent(machine, "alice", "once", "echo")) == "audit_unavailable",
                 "a refusal that says why",
             )
-            said = machine.out("attestctl", "status")
+            said = machine.out(*CTL, "status")
             expect("no space left" in said.lower(), f"status does not say why: {said}")
             expect(machine.main_pid() == first, "the daemon was replaced, which cures no disk")
             machine.run("rm", f"{STATE}/filler")
             until(lambda: bool(agent(machine, "alice", "once", "echo")["ok"]), "served again")
             expect(machine.main_pid() == first, "the daemon was replaced")
-            expect(machine.json("attestctl", "audit", "verify", "--json")[0]["ok"], "the log does not verify")
+            expect(machine.json(*CTL, "audit", "verify", "--json")[0]["ok"], "the log does not verify")
         finally:
             machine.systemctl("stop", "attestd.service", check=False)
             subprocess.run(machine.enter("umount", "--lazy", STATE), check=True)
             shutil.rmtree(kept)
             machine.systemctl("start", "attestd.service")
-
-
-def _cause(seen: Seen) -> object:
-    data = seen["data"]
-    return data.get("cause") if isinstance(data, dict) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -51,24 +52,32 @@ class Machine:
         return ["nsenter", f"--target={self._leader}", *_ENTER, "--", *words]
 
     def run(
-        self, *words: str, user: str = "root", check: bool = True, said: str | None = None, seconds: float = 60
+        self,
+        *words: str,
+        user: str = "root",
+        check: bool = True,
+        said: str = "",
+        seconds: float = 60,
+        shell: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end, as a service of the system with a clean environment. Raises FailedError."""
-        unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={user}", "--service-type=exec"]
-        home = "/root" if user == "root" else f"/home/{user}"
-        unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
+        """Run one command to its end, as a service of the system with a clean environment.
+
+        ``shell``: it is typed to a shell, as people start programs. Raises FailedError.
+        """
+        command, said = (("bash",), _typed(words) + said) if shell else (words, said)
         done = subprocess.run(
-            self.enter(*unit, "--", *words),
-            check=False,
-            capture_output=True,
-            text=True,
-            input=said or "",
-            timeout=seconds,
+            self._unit(user, *command), check=False, capture_output=True, text=True, input=said, timeout=seconds
         )
         if check and done.returncode:
             shown = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}".strip()
             raise FailedError(f"{' '.join(words)[:300]} as {user} ended with {done.returncode}:\n{shown}")
         return done
+
+    def _unit(self, user: str, *words: str) -> list[str]:
+        unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={user}", "--service-type=exec"]
+        home = "/root" if user == "root" else f"/home/{user}"
+        unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
+        return self.enter(*unit, "--", *words)
 
     def out(self, *words: str, user: str = "root", seconds: float = 60) -> str:
         """Standard output of a command that must succeed."""
@@ -83,14 +92,14 @@ class Machine:
             return [json.loads(line) for line in text.splitlines()]
 
     def start(self, *words: str, user: str = "root") -> subprocess.Popen[str]:
-        """Start one command with pipes."""
-        unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={user}", "--service-type=exec"]
-        home = "/root" if user == "root" else f"/home/{user}"
-        unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
-        command = self.enter(*unit, "--", *words)
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        """Start one command, typed to a shell, with pipes."""
+        process = subprocess.Popen(
+            self._unit(user, "bash"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        if process.stdin is not None:
+            process.stdin.write(_typed(words))
+            process.stdin.flush()
+        return process
 
     def systemctl(self, *words: str, check: bool = True, seconds: float = 90) -> subprocess.CompletedProcess[str]:
         """As the administrator."""
@@ -124,6 +133,11 @@ class Machine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(mode)
+
+
+def _typed(words: Sequence[str]) -> str:
+    """A command as it is typed; the shell ends with its status."""
+    return f"{shlex.join(words)}; exit $?\n"
 
 
 @contextlib.contextmanager

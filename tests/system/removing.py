@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import agent, install, records
+from tests.system.stage import CTL, agent, install, records
 
 PLACES = (
     "/etc", "/lib/systemd", "/usr/bin", "/usr/lib", "/usr/share", "/var/lib", "/var/log", "/run", "/opt", "/home", "/root",
@@ -25,7 +25,7 @@ def upgraded(machine: Machine, report: Report, deb: Path) -> None:
         )
         expect(agent(machine, "alice", "once", "echo")["ok"], "the grant is gone")
         expect(len(records(machine, "--server", "echo")) > size, "records are gone")
-        expect(machine.json("attestctl", "audit", "verify", "--json")[0]["ok"], "the log does not verify")
+        expect(machine.json(*CTL, "audit", "verify", "--json")[0]["ok"], "the log does not verify")
 
 
 def removed(machine: Machine, report: Report, deb: Path) -> None:

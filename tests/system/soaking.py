@@ -10,7 +10,7 @@ import re
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import agent, grant, inside_pids
+from tests.system.stage import CTL, agent, grant, inside_pids
 
 WARM = 0.2
 """Part of the run after which the first point is taken: caches and pools are full by then."""
@@ -38,7 +38,7 @@ def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
         expect(late["resident KiB"] <= GROWTH * early["resident KiB"], f"memory grew: {early} to {late}")
         recorded = _recorded(machine) - before
         expect(recorded == sessions * each, f"{sessions * each} calls were served, {recorded} are on record")
-        verified = machine.run("attestctl", "audit", "verify", "--json", seconds=1800)
+        verified = machine.run(*CTL, "audit", "verify", "--json", seconds=1800)
         expect('"ok":true' in verified.stdout.replace(" ", ""), verified.stdout[-300:])
 
 
@@ -60,5 +60,5 @@ def _state(machine: Machine) -> dict[str, int]:
 
 def _recorded(machine: Machine) -> int:
     """Permitted calls of the soak's server in the audit log."""
-    query = "attestctl audit query --json --server soak --method tools/call --verdict permit | wc -l"
+    query = "attestctl --all-users audit query --json --server soak --method tools/call --verdict permit | wc -l"
     return int(machine.out("sh", "-c", query, seconds=1800))

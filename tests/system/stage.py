@@ -16,6 +16,9 @@ PASSWORD = "correct horse {user}"
 INSIDE = Path(__file__).with_name("inside")
 AGENT = "/opt/agents/agent.py"
 ATTACKER = "/opt/agents/attacker.py"
+COMPROMISED = "/opt/agents/compromised.py"
+CTL = ("attestctl", "--all-users")
+"""As root: about everybody."""
 TIME = {"timezone": "UTC"}
 SERVERS = {
     "time": 'command = ["/opt/mcp/bin/mcp-server-time"]',
@@ -46,7 +49,7 @@ def lay_servers(machine: Machine) -> None:
     script = "#!/usr/bin/python3 -I\nimport sys\nsys.path.insert(0, '/opt/mcp/lib')\n"
     machine.write("/opt/mcp/bin/mcp-server-time", f"{script}from mcp_server_time import main\nmain()\n", 0o755)
     machine.write("/opt/mcp/bin/echo", "#!/usr/bin/python3 -I\n" + (INSIDE / "echo.py").read_text(), 0o755)
-    for program in (AGENT, ATTACKER):
+    for program in (AGENT, ATTACKER, COMPROMISED):
         machine.write(program, "#!/usr/bin/python3 -I\n" + (INSIDE / Path(program).name).read_text(), 0o755)
 
 
@@ -81,7 +84,7 @@ def agent(
     """What an agent of a user came to, in its own words."""
     arguments = json.dumps(TIME if server == "time" else {"said": "hello"})
     words = (AGENT, mode, server, tool or TOOL[server], arguments, *more)
-    done = machine.run(*words, user=user, seconds=seconds, check=False)
+    done = machine.run(*words, user=user, seconds=seconds, check=False, shell=True)
     lines = done.stdout.splitlines()
     if not lines:
         raise AssertionError(f"{' '.join(words)} as {user} said nothing: {done.stderr[-500:]}")
@@ -98,18 +101,24 @@ def code_of(seen: Seen) -> str:
     return str(code)
 
 
+def cause_of(seen: Seen) -> object:
+    """Why it was refused; None: it was not, or not by attestd."""
+    data = seen["data"]
+    return data.get("cause") if isinstance(data, dict) else None
+
+
 def grant(machine: Machine, user: str, server: str, *terms: str) -> None:
     """The agent of a user asks, root approves everything of the server."""
     refused = agent(machine, user, "once", server)
     if refused["ok"]:
         return
     wanted = terms or ("--all-tools", "--for", "standing")
-    machine.run("attestctl", "approve", code_of(refused), *wanted, "--yes")
+    machine.run(*CTL, "approve", code_of(refused), *wanted, "--yes")
 
 
 def records(machine: Machine, *filters: str) -> list[dict[str, object]]:
     """Of the audit log, as root reads them."""
-    return machine.json("attestctl", "audit", "query", "--json", *filters)
+    return machine.json(*CTL, "audit", "query", "--json", *filters)
 
 
 def inside_pids(machine: Machine, unit: str) -> list[int]:
