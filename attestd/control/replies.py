@@ -359,7 +359,7 @@ class Server(Reply, frozen=True, kw_only=True):
     sealed: str = ""
     """What becomes of direct connections to a sealed server; empty: it is not sealed."""
     owner: int | None = None
-    """The uid that registered it for itself alone; its name then begins with that. None: for everybody."""
+    """The uid that registered it for itself alone; its name then ends with that. None: for everybody."""
 
 
 class Clause(Reply, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
+from attestd.daemon.admitting import admission_of, renew_admission
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_settings
@@ -32,7 +33,7 @@ from attestd.daemon.http import HttpFronts
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.links import Links
 from attestd.daemon.listening import Listening
-from attestd.daemon.opening import challenge, open_session
+from attestd.daemon.opening import challenge, closed, open_session
 from attestd.daemon.paths import (
     Paths,
     configuration_directory,
@@ -43,7 +44,7 @@ from attestd.daemon.paths import (
 from attestd.daemon.policy import Policy, load_policy
 from attestd.daemon.polkit import Authority
 from attestd.daemon.refusing import Refusing
-from attestd.daemon.registry import Registered, Registry
+from attestd.daemon.registry import Registered, Registry, socket_of
 from attestd.daemon.relays import taken
 from attestd.daemon.seals import Seals
 from attestd.daemon.server_notes import backs_of
@@ -55,7 +56,7 @@ from attestd.enforcement.bindings import Bindings
 from attestd.enforcement.bridge_effects import Eras
 from attestd.enforcement.connection import Connection
 from attestd.enforcement.first_byte import FirstBytes
-from attestd.enforcement.listener import Admission, Listener, OpenSession
+from attestd.enforcement.listener import Listener, OpenSession
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.shared import SharedServer
 from attestd.enforcement.tcp_listener import dressed
@@ -149,8 +150,7 @@ class Daemon:
         self.policy: Policy = load_policy(policy_directory(), paths.policies, self.host_id)
         self.appraiser: Appraiser = self._made_appraiser()
         """With the class table of the active generation; a new one for each, so it never answers from an older one."""
-        limits = self.settings.limits
-        self.admission = Admission(connections=limits.connections_per_uid, attesting=limits.attesting_per_uid)
+        self.admission = admission_of(self.settings.limits, user_mode=paths.user_mode)
         self.audit = AuditLogFile(
             paths.audit, f"attestd.local/{self.host_id[:16]}", high_water=paths.state / "audit.head"
         )
@@ -212,7 +212,7 @@ class Daemon:
 
     def open_front(self, server: ServerSettings, owner: int | None = None) -> Front:
         """Listen for one server, its name the whole one. Raises ConfigurationError."""
-        path = self.paths.sockets / f"{server.name}.sock"
+        path = socket_of(self.paths.sockets, server.name)
         if owner is not None:
             socket_directory(self.paths, path.parent)
         sock = self.listening.server(server.name, path)
@@ -345,23 +345,10 @@ class Daemon:
         info = self.sessions.pop(channel, None)
         if info is None:
             return None
-        entry = Entry(
-            kind="session",
-            id=info.id,
-            session=info.id,
-            server=info.server,
-            method="close",
-            caller=info.caller.digest,
-            verdict="end",
-            cause=cause,
-            uid=info.peer.uid,
-            pid=info.peer.pid,
-            detail={"why": text[:256], "calls": channel.session.calls, "denials": channel.session.denials},
-        )
         unwritten = info.settle(time.time_ns())
         if unwritten:
             self.trouble(f"cannot record {unwritten} more refusals of session {info.id}")
-        self.record(entry)
+        self.record(closed(info, channel, cause, text))
         return info
 
     def learn(self, server: str, uid: int, kind: ListKind, result: dict[str, Any]) -> None:
@@ -414,9 +401,7 @@ class Daemon:
         if settings != self.settings:
             changes.append("settings: changed")
         self.settings = settings
-        self.admission.set_limits(
-            connections=settings.limits.connections_per_uid, attesting=settings.limits.attesting_per_uid
-        )
+        renew_admission(self.admission, settings.limits, user_mode=self.paths.user_mode)
         if policy.engine.generation != self.policy.engine.generation or policy.table != self.policy.table:
             changes.append("policy: changed")
             self._activate(policy)

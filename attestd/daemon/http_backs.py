@@ -98,7 +98,6 @@ class HttpBacks:
 
     def _shared(self, server: ServerSettings) -> _Shared:
         shared = self._servers.get(server.name)
-        whole = server.name.rpartition("/")[2]  # what is sealed is not opened to a user's own server of that port
         if shared is None or shared.settings != server:
             self.forget(server.name)
             door = HttpDoor(
@@ -109,7 +108,7 @@ class HttpBacks:
                 pins=self._pins,
                 pinned=self._pinned,
                 state=self._state,
-                let_through=self._let_through if server.name == whole else _unmarked,
+                let_through=_unmarked if "@" in server.name else self._let_through,
             )
             shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
         return shared
@@ -121,4 +120,5 @@ class HttpBacks:
 
 
 def _unmarked(sock: socket.socket) -> None:
+    """What is sealed is not opened to a user's own server (``NAME@UID``) of that port."""
     del sock

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from attestd.audit.protocol import Entry
-from attestd.daemon.sessions import SessionCaller
+from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
 from attestd.decision.model import ServerFacts
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.session import Session
@@ -80,6 +80,23 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
     caller.revision = lambda: session.revision
     caller.calls = lambda: session.calls
     return Opened(id=session_id, session=session, caller=caller, settle=partial(mediator.settle, end=True))
+
+
+def closed(info: SessionInfo, channel: Channel, cause: str, text: str) -> Entry:
+    """The record of the end of a session."""
+    return Entry(
+        kind="session",
+        id=info.id,
+        session=info.id,
+        server=info.server,
+        method="close",
+        caller=info.caller.digest,
+        verdict="end",
+        cause=cause,
+        uid=info.peer.uid,
+        pid=info.peer.pid,
+        detail={"why": text[:256], "calls": channel.session.calls, "denials": channel.session.denials},
+    )
 
 
 def caller_body(attested: Attested) -> bytes:

@@ -4,8 +4,8 @@ In user mode there is ``servers.d``, and nothing else. On a system installation:
 - ``servers.d`` is root's, and read only. It alone may name commands.
 - What ``attestctl servers add`` registered lies in the daemon's state, below ``all`` for everybody, else below the
   user's uid: servers that somebody else has started, reached by socket or address.
-- A user's own server is called ``UID/NAME`` everywhere, so it is nobody else's, whatever others call theirs. Its back
-  end must run as that user, the daemon reads no file for it, and it is not reachable over the loopback port.
+- A user's own server is called ``NAME@UID`` everywhere, so it is nobody else's, whatever others call theirs. Its back
+  end must run as that user, and the daemon reads no file for it.
 - A name that is registered for everybody is nobody's own: adding it is refused, and where the administrator takes it
   later, the user's server is not served any more.
 - A file of a user that cannot be used any more stops nobody: it is left out, and that user is told.
@@ -122,11 +122,11 @@ class Registry:
 
     def remove(self, front: Front) -> None:
         """Take its file away. Raises ConfigurationError."""
-        remove_server(self._directory(front.owner), front.settings.name.rpartition("/")[2])
+        remove_server(self._directory(front.owner), front.settings.name.partition("@")[0])
 
     def file(self, front: Front) -> Path:
         """Where it is defined."""
-        name = front.settings.name.rpartition("/")[2]
+        name = front.settings.name.partition("@")[0]
         written = server_file(self._directory(front.owner), name)
         return written if written.is_file() else server_file(self._paths.servers, name)
 
@@ -177,9 +177,15 @@ class Registry:
         return self._paths.sockets if owner is None else self._paths.sockets / str(owner)
 
 
+def socket_of(sockets: Path, name: str) -> Path:
+    """Where a server is served."""
+    plain, _, owner = name.partition("@")
+    return sockets / owner / f"{plain}.sock"
+
+
 def own_name(uid: int, name: str) -> str:
     """The whole name of a user's own server."""
-    return f"{uid}/{name}"
+    return f"{name}@{uid}"
 
 
 def visible(owner: int | None, sees: int | None) -> bool:

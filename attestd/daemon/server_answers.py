@@ -10,7 +10,7 @@ from attestd.daemon import views
 from attestd.daemon.app import Front
 from attestd.daemon.asked import Asked, Caller
 from attestd.daemon.config import BackPeer, ServerSettings
-from attestd.daemon.registry import visible
+from attestd.daemon.registry import own_name, visible
 from attestd.errors import Cause, ConfigurationError, NothingToDoError, NotPermittedError
 
 
@@ -44,7 +44,7 @@ class ServerAnswers(Asked):
     def _opened(self, caller: Caller, settings: ServerSettings, owner: int | None) -> Front:
         daemon = self._daemon
         daemon.registry.check(settings, owner, daemon.fronts)
-        whole = settings.name if owner is None else f"{owner}/{settings.name}"
+        whole = settings.name if owner is None else own_name(owner, settings.name)
         what = (settings.url or settings.socket or " ".join(settings.command))[:512]
         self._act(caller, "server.add", whole, {"transport": settings.transport, "command": what})
         daemon.approvals.store.drop_pins(whole)
@@ -120,7 +120,7 @@ class ServerAnswers(Asked):
 
 
 def _shadowed(name: str, front: Front, by: Front) -> bool:
-    return by.owner is None and front.owner is not None and name.rpartition("/")[2] == by.settings.name
+    return by.owner is None and front.owner is not None and name.partition("@")[0] == by.settings.name
 
 
 def _settings(request: m.AddServer) -> ServerSettings:

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.instance import ECHO, SETTLE_S, START_S, TALK, Client
 from tests.support.instance import SCRIPTS as BUILT
 from tests.support.repository import ROOT
@@ -48,6 +50,7 @@ over actions /usr/share/polkit-1/actions
 cat "$1/passwd" >> /etc/passwd
 cat "$1/group" >> /etc/group
 cat "$1/shadow" >> /etc/shadow
+sed -i -E 's/^(sudo:x:[0-9]+:).*/\\1carol/' /etc/group
 mkdir -p /run/code/python /run/code/src /run/code/site /run/code/venv/bin
 mount --bind "$2" /run/code/src
 mount --bind "$3" /run/code/python
@@ -154,6 +157,17 @@ class SystemInstance:
         self._started.append(process)
         return process
 
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End one of them, and what it has started."""
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        self._started.remove(process)
+
     def run(
         self, *words: str | Path, uid: int = 0, stdin: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
@@ -196,6 +210,16 @@ class SystemInstance:
     def server(self, name: str, text: str) -> None:
         """A file of servers.d."""
         self.path(f"/etc/attestd/servers.d/{name}.toml").write_text(text, encoding="utf-8")
+
+    @contextlib.contextmanager
+    def serving(self, name: str, *, uid: int) -> Iterator[str]:
+        """An echo server for as long as it is needed; the socket's path in the namespace."""
+        before = len(self._started)
+        path = self.serve(name, uid=uid, mark=name)
+        try:
+            yield path
+        finally:
+            self.end(self._started[before])
 
     def serve(self, name: str, *, uid: int = 0, mark: str = "") -> str:
         """An echo server on a socket, run by this uid; the socket's path in the namespace."""
@@ -248,8 +272,9 @@ class SystemInstance:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
 
     # -- people and programs ----------------------------------------------------------------------------------------
 
