@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ import uvloop
 from attestd.daemon.main import _serve
 from attestd.daemon.paths import Paths
 root = Path(sys.argv[1])
-paths = Paths(config=root / "attestd", state=root / "daemon", runtime=root / "run" / "attestd", user_mode=False)
+paths = Paths(config=root / "attestd", state=Path(sys.argv[2]), runtime=root / "run" / "attestd", user_mode=False)
 uvloop.run(_serve(paths, "/sys/fs/bpf/nothing", process_events=False))
 """
 EVERYBODY = '@id("everybody") permit (principal, action, resource);\n'
@@ -37,6 +39,8 @@ class SystemMode:
     def __init__(self, house: House) -> None:
         self.house = house
         self.log = house.root / "daemon.log"
+        self.state = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
+        """On the same file system as an ``Instance``: an audit log in memory would be faster."""
         self.process: subprocess.Popen[bytes] | None = None
         policies = house.root / "attestd" / "policy.d"
         policies.mkdir()
@@ -60,7 +64,7 @@ class SystemMode:
         """Start the daemon; until these servers are served."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", DAEMON, str(self.house.root)], cwd=ROOT, stdout=log, stderr=log
+                [sys.executable, "-c", DAEMON, str(self.house.root), str(self.state)], cwd=ROOT, stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_S
         while not all(self.socket(name).exists() for name in awaited):
@@ -103,3 +107,4 @@ def system_mode() -> Iterator[SystemMode]:
     finally:
         made.stop()
         house.stop()
+        shutil.rmtree(made.state, ignore_errors=True)
