@@ -69,8 +69,10 @@ class Listening:
                 hint="name its port in attestd.toml, or: systemctl disable --now attestd-http.socket",
             )
         for name, sock in self._servers.items():  # of servers that are registered no more
+            path = Path(sock.getsockname())
             sock.close()
-            self.gone(name, sockets / f"{name}.sock")
+            if path.is_relative_to(sockets):
+                self.gone(name, path)
         self._servers = {}
 
     def gone(self, name: str, path: Path) -> None:
