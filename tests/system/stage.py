@@ -17,6 +17,8 @@ INSIDE = Path(__file__).with_name("inside")
 AGENT = "/opt/agents/agent.py"
 ATTACKER = "/opt/agents/attacker.py"
 COMPROMISED = "/opt/agents/compromised.py"
+TERMS = ("--all-tools", "--for", "standing", "--launched-by", "unreadable")
+"""What is granted: the agents here are started by a shell that reads its commands from a pipe."""
 CTL = ("attestctl", "--all-users")
 """As root: about everybody."""
 TIME = {"timezone": "UTC"}
@@ -112,7 +114,7 @@ def grant(machine: Machine, user: str, server: str, *terms: str) -> None:
     refused = agent(machine, user, "once", server)
     if refused["ok"]:
         return
-    wanted = terms or ("--all-tools", "--for", "standing")
+    wanted = terms or TERMS
     machine.run(*CTL, "approve", code_of(refused), *wanted, "--yes")
 
 

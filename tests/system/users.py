@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import AGENT, PASSWORD, USERS, Seen, agent, cause_of, code_of, grant, records
+from tests.system.stage import AGENT, PASSWORD, TERMS, USERS, Seen, agent, cause_of, code_of, grant, records
 from tests.system.terminal import Terminal
 
-EVERYTHING = "--all-tools --for standing --yes"
+EVERYTHING = " ".join((*TERMS, "--yes"))
 LISTS = (("ps",), ("pending",), ("grants", "list"), ("audit", "query"))
 
 
