@@ -126,7 +126,7 @@ def test_an_administrator_manages_everybodys(machine: SystemInstance):
 
 
 def test_without_polkit_only_root_decides(machine: SystemInstance):
-    """With polkit gone a user is refused, told what to do and recorded; root approves; doctor says so."""
+    """With polkit gone a user is refused, told what to do and recorded; root approves; doctor says so. The last one."""
     _, command = waiting(machine, ALICE)
     machine.polkit.kill()
     machine.polkit.wait()
@@ -142,4 +142,3 @@ def test_without_polkit_only_root_decides(machine: SystemInstance):
     checks = {each["name"]: each for each in machine.ctl("doctor", uid=ALICE, code=1)}
     assert (checks["polkit"]["status"], checks["polkit"]["cost"]) == ("fail", "only root can approve")
     assert machine.grant(ALICE)["how"] == "root"
-    machine.start_bus()

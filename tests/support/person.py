@@ -45,12 +45,14 @@ class Person:
     def begin(self, command: str) -> None:
         """Type a command whose end is marked."""
         self._count += 1
-        self._tmux("clear-history")
-        self.type(f"clear; {command}; echo ended $? no{self._count}")
+        self.type(f"echo begun no{self._count}; {command}; echo ended $? no{self._count}")
 
     def screen(self) -> str:
-        """What is to be seen, with what has scrolled away, in lines that are not cut."""
-        return self._tmux("capture-pane", "-p", "-J", "-S", "-500")
+        """What the command that began last has said, in lines that are not cut; empty before it begins."""
+        lines = self._tmux("capture-pane", "-p", "-J", "-S", "-500").splitlines()
+        begun = f"begun no{self._count}"
+        first = next((at for at, line in enumerate(lines) if line.rstrip() == begun), len(lines))
+        return "\n".join(lines[first + 1 :]).rstrip()
 
     def sees(self, text: str) -> str:
         """Wait until this is on the screen."""
