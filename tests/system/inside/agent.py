@@ -98,6 +98,12 @@ def once(server, tool, arguments):
     session.close()
 
 
+def when(server, tool, arguments):
+    show({"ok": True})
+    for _ in sys.stdin:
+        once(server, tool, arguments)
+
+
 def hold(server, tool, arguments):
     session = Session(server)
     show({"ok": "result" in session.hello})
@@ -160,4 +166,4 @@ def shell(*words):
 
 
 if __name__ == "__main__":
-    {"once": once, "hold": hold, "load": load, "soak": soak, "shell": shell}[sys.argv[1]](*sys.argv[2:])
+    {"once": once, "when": when, "hold": hold, "load": load, "soak": soak, "shell": shell}[sys.argv[1]](*sys.argv[2:])
