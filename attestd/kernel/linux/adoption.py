@@ -9,8 +9,8 @@ pid 1, and says nothing about it. What can be seen from the outside, without a r
   same way);
 - of a parent that has exited itself (``dead``, known from process events) neither session nor control group is known;
 - systemd (every instance lives in an ``init.scope``) starts services; what runs in any other ``.scope`` was started by
-  another program and registered, so if systemd is its parent it was adopted. Except for login(1) and its like: agetty, a
-  service, *becomes* login, which pam_systemd registers with the session that it makes. So a process that is wholly
+  another program and registered, so if systemd is its parent it was adopted. Except for login(1) and its like: agetty,
+  a service, *becomes* login, which pam_systemd registers with the session that it makes. So a process that is wholly
   root's and leads its session stays undecided.
 
 Where none of this shows, a child of pid 1 or of a systemd instance stays undecided (None): a double fork with
