@@ -58,12 +58,12 @@ def test_root_is_nobodys_caller(house: House, daemon: Daemon):
     """A process of root is refused for run_as = caller; the file must say user:root, and then the server has no capability."""
     house.register("tell")
     house.register("roots", run_as="user:root")
-    shown = os.pidfd_open(os.getpid())
-    words = daemon.order("tell", shown).word()
-    order = daemon.order("roots", shown)
-    os.close(shown)
+    with client(0) as shown:
+        words = daemon.order("tell", shown).word()
+        order = daemon.order("roots", shown)
+        started = order.word()[0]
     assert words[:2] == ["refused", "its client is root, whom no server runs as"]
-    assert order.word()[0] == "started"
+    assert started == "started"
     found = order.told()
     assert (found["uids"], found["capabilities"]) == ([0] * 4, ["0" * 16])
 

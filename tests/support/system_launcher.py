@@ -48,6 +48,9 @@ sys.stdin.read()
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
+cgroup = os.environ.pop("CGROUP", "")
+if cgroup:
+    with open(cgroup + "/cgroup.procs", "w") as file: file.write("0")
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execvp(sys.argv[2], sys.argv[2:])
 """
@@ -136,6 +139,8 @@ class House:
         os.chown(self.path, daemon, daemon)
         self.path.chmod(0o600)
         self.process: subprocess.Popen[bytes] | None = None
+        self.cgroup: Path | None = None
+        """Where the launcher is started; None: where we are."""
 
     def start(self, *words: str) -> None:
         """As systemd would: the socket as descriptor 3, an account of its own, four capabilities."""
@@ -151,7 +156,7 @@ class House:
             pass_fds=(self.listener.fileno(),),
             stderr=self.notes,
             cwd="/",
-            env={"PATH": os.environ["PATH"], "SECRET": "of the launcher"},
+            env={"PATH": os.environ["PATH"], "SECRET": "of the launcher", "CGROUP": str(self.cgroup or "")},
         )
 
     def end(self) -> None:
