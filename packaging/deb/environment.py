@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+PROJECT = Path(__file__).resolve().parent.parent.parent / "pyproject.toml"
 _ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+")
 
 
@@ -20,13 +22,21 @@ def runtime(roots: tuple[str, ...] = ("attestd",)) -> tuple[str, ...]:
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
-        for line in metadata.requires(name) or ():
+        for line in _needs(name):
             need = Requirement(line)
             wanted = canonical(need.name)
             if wanted not in found and (need.marker is None or need.marker.evaluate({"extra": ""})):
                 found.add(wanted)
                 waiting.append(wanted)
     return tuple(sorted(found))
+
+
+def _needs(name: str) -> list[str]:
+    """What a distribution needs; of attestd what the project says now, not what it said when it was installed."""
+    if name != "attestd":
+        return metadata.requires(name) or []
+    stated: list[str] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    return stated
 
 
 def canonical(name: str) -> str:
