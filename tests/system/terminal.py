@@ -48,11 +48,11 @@ class Terminal:
     def run(self, command: str, *, password: str = "") -> tuple[int, str]:
         """Type a command, and the password when it is asked for; exit code and what was shown."""
         self.type(f"{command}; echo exit=$?=")
-        shown = ""
-        if password:
-            shown = self.expect(r"[Pp]assword: ")
+        ended = r"exit=\d+="
+        shown = self.expect(f"[Pp]assword: |{ended}" if password else ended)
+        if not re.search(ended, shown):
             self.type(password)
-        shown += self.expect(r"exit=\d+=")
+            shown += self.expect(ended)
         code = re.findall(r"exit=(\d+)=", shown)[-1]
         self.expect(r"\$ ")
         return int(code), shown
