@@ -1,35 +1,15 @@
-"""``python -m tests``: every test, in two processes at once, because most of their time is spent waiting.
+"""``python -m tests``: every test, in one process more than there are processors, because most of their time is waiting.
 
-One runs what is below ``FIRST``, the other everything else, so that no directory can be forgotten. The second one is
-shown as it goes, the first one when it has ended. Exit status: 0 if both are.
+Words after it go to pytest.
 """
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
-import tempfile
-
-FIRST = ("tests/attacks", "tests/contract", "tests/kernel")
-
-
-def main() -> int:
-    """Run both."""
-    command = [sys.executable, "-m", "pytest"]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as shown:
-        first = subprocess.Popen([*command, *FIRST], stdout=shown, stderr=subprocess.STDOUT)
-        try:
-            rest = subprocess.run([*command, *(f"--ignore={place}" for place in FIRST)], check=False)
-            status = first.wait()
-        finally:
-            first.kill()
-            first.wait()
-        shown.seek(0)
-        print(f"\n=== {' '.join(FIRST)}", flush=True)
-        sys.stdout.write(shown.read())
-        sys.stdout.flush()
-    return rest.returncode or status
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    workers = 1 + (os.cpu_count() or 1)
+    os.execv(
+        sys.executable, [sys.executable, "-m", "pytest", "-p", "tests.sharing", f"--workers={workers}", *sys.argv[1:]]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -43,14 +44,29 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_process_left() -> Iterator[None]:
     """Fail a test that leaves a child process behind."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    before = _below(os.getpid()) | _below(os.getpid())  # one reading may miss a process while another one ends
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    left = []
+    for pid in _below(os.getpid()) - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
     _gone, alive = psutil.wait_procs(left, timeout=3)
     described = [f"{child.pid} {_command(child)}" for child in alive]
     for child in alive:
         child.kill()
     assert not described, f"processes left behind: {described}"
+
+
+def _below(pid: int) -> set[int]:
+    """Every process below this one. As the kernel lists them, where it does: psutil reads the whole table."""
+    if not Path("/proc/self/task").is_dir():
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    found: set[int] = set()
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found |= {int(word) for word in (task / "children").read_bytes().split()}
+    return found.union(*(_below(child) for child in found))
 
 
 def _command(child: psutil.Process) -> str:

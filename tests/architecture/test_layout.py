@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -142,6 +143,7 @@ def test_nothing_is_left_to_do():
     ] == []
 
 
+@functools.cache
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ import pytest
 from tests.support.http_client import ADOPTED, LAUNDER, Booth, Caller, asleep, booth, calling, program, started
 from tests.support.instance import cause
 from tests.support.recorder import recording
+from tests.support.wire_attacks import until
 
 pytestmark = pytest.mark.attack("I21")
 
@@ -90,11 +91,10 @@ def test_a_client_that_is_gone(http: Booth):
     file = http.instance.root / "gone"
     file.write_bytes(http.request("gone", http.at("tcp")))
     words = [sys.executable, str(http.instance.script("launder.py", LAUNDER)), "close", str(http.port), str(file), "-"]
-    with asleep(http.instance), started(http.instance, words, http.at("tcp")):
-        time.sleep(0.5)  # it has connected, written and closed
-    deadline = time.monotonic() + 10
-    while http.recorded("peer_gone") == before and time.monotonic() < deadline:
-        time.sleep(0.1)
+    with asleep(http.instance), started(http.instance, words, http.at("tcp")) as caller:
+        assert caller.process.stdout is not None
+        assert caller.process.stdout.readline() == b"closed\n"
+    until(lambda: http.recorded("peer_gone") > before, "the refusal")
     assert http.recorded("peer_gone") == before + 1
     assert "gone" not in http.marks()
 

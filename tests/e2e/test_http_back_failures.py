@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -15,6 +16,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.http_desk import HttpDesk, HttpServer, serving
 from tests.support.instance import Client, Instance, cause, running
+from tests.support.wire_attacks import until
 
 KINDS = {"stateful": ("http", "0"), "stateless": ("http", "0", "stateless", "json"), "sse": ("sse", "0")}
 
@@ -103,7 +105,8 @@ def test_a_server_that_is_killed_and_comes_back(desk: HttpDesk, kind: str):
     the client has not noticed anything else."""
     words = KINDS[kind]
     path = "sse" if words[0] == "sse" else "mcp"
-    with serving(*words) as server:
+    begun = desk.instance.root / f"begun-{kind}"
+    with serving(*words, env={**os.environ, "BEGUN": str(begun)}) as server:
         granted(desk, kind, f"http://127.0.0.1:{server.port}/{path}", transport=words[0])
         with connected(desk.instance, kind) as client:
             assert text(client.call("add", a=1, b=2)) == "3"
@@ -115,7 +118,7 @@ def test_a_server_that_is_killed_and_comes_back(desk: HttpDesk, kind: str):
                     "params": {"name": "slow", "arguments": {"seconds": 60}},
                 }
             )
-            time.sleep(0.5)
+            until(begun.exists, "call at the server")
             server.kill()
             lost = client.answer("slow")
             assert cause(lost) == "server_unavailable"

@@ -70,6 +70,7 @@ else:
 s.sendall(open(text, "rb").read())
 if how == "close":
     s.close()
+    print("closed", flush=True)
     sys.stdin.read()
     sys.exit()
 if how == "share" and os.fork() == 0:
@@ -128,7 +129,7 @@ class Caller:
         self.place = place
         self.path = "/mcp" if isinstance(place, str) else f"/{server}/mcp"
         self.host = "localhost" if isinstance(place, str) else f"127.0.0.1:{place[1]}"
-        self.received: dict[str, bytes] = {}
+        self.received: dict[str, bytearray] = {}
         self.ended: set[str] = set()
         self.session = ""
         self._next = 0
@@ -225,7 +226,7 @@ class Caller:
         deadline = time.monotonic() + timeout
         while connection not in self.ended:
             self._read(deadline)
-        return self.received.pop(connection, b"")
+        return bytes(self.received.pop(connection, b""))
 
     def quiet(self, connection: str = "a", seconds: float = 0.5) -> bool:
         """Whether nothing comes."""
@@ -250,38 +251,43 @@ class Caller:
         name, data = json.loads(line)
         raw = base64.b64decode(data)
         if raw:
-            self.received[name] = self.received.get(name, b"") + raw
+            self.received.setdefault(name, bytearray()).extend(raw)
         else:
             self.ended.add(name)
 
     def _parse(self, connection: str, events: int | None) -> Response | None:
-        found, self.received[connection] = parse_response(self.received.get(connection, b""), events)
+        received = self.received.setdefault(connection, bytearray())
+        found, self.received[connection] = parse_response(received, events)
         return found
 
 
-def parse_response(raw: bytes, events: int | None = None) -> tuple[Response | None, bytes]:
+def parse_response(raw: Any, events: int | None = None) -> tuple[Response | None, Any]:
     """The first answer in these bytes, if it is whole (of a stream: if it has so many events), and what is left."""
-    head, found, rest = raw.partition(b"\r\n\r\n")
-    if not found:
+    begin = raw.find(b"\r\n\r\n") + 4
+    if begin < 4:
         return None, raw
-    response = Response(head)
+    response = Response(raw[: begin - 4])
     if response.status == 100:
-        return parse_response(rest, events)
+        return parse_response(raw[begin:], events)
     if "content-length" in response.headers:
-        size = int(response.headers["content-length"])
-        if len(rest) < size:
+        end = begin + int(response.headers["content-length"])
+        if len(raw) < end:
             return None, raw
-        response.body = rest[:size]
-        return response, rest[size:]
-    while rest:
-        size_line, found, after = rest.partition(b"\r\n")
-        size = int(size_line, 16) if found else -1
-        if size < 0 or len(after) < size + 2:
+        response.body = bytes(raw[begin:end])
+        return response, raw[end:]
+    pieces, position, whole = [], begin, False
+    while not whole:  # by position: an answer of megabytes is looked at again for each piece of it that comes
+        end = raw.find(b"\r\n", position)
+        size = int(raw[position:end], 16) if end >= 0 else -1
+        following = end + 2 + size + 2
+        if size < 0 or len(raw) < following:
             break
-        response.body += after[:size]
-        rest = after[size + 2 :]
-        if size == 0:
-            return response, rest
+        pieces.append((end + 2, end + 2 + size))
+        position, whole = following, size == 0
+    if whole or events is not None:
+        response.body = b"".join(raw[start:end] for start, end in pieces)
+    if whole:
+        return response, raw[position:]
     if events is not None and len(response.events) >= events:
         return response, raw
     return None, raw

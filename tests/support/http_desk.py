@@ -53,9 +53,9 @@ class HttpServer:
 
 
 @contextlib.contextmanager
-def serving(*words: str, program: Path | None = None) -> Iterator[HttpServer]:
+def serving(*words: str, program: Path | None = None, env: dict[str, str] | None = None) -> Iterator[HttpServer]:
     """An HTTP server while the block runs."""
-    server = HttpServer(*words, program=program)
+    server = HttpServer(*words, program=program, env=env)
     try:
         yield server
     finally:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(sys.executable).parent
-START_S = 30.0
+START_S = 120.0
+"""A daemon that waits for a processor has not failed."""
 REFUSED = -31403
 SETTLE_S = 0.15
 """A script that is as young as the process that runs it is not attestable: it may not be what was loaded."""
@@ -186,12 +187,14 @@ class Instance:
             self.await_started()
 
     def await_started(self) -> None:
-        """Until the control socket answers."""
+        """Until its own control socket answers: without ``--socket``, attestctl would also ask an attestd of the machine."""
         deadline = time.monotonic() + START_S
-        while self.run("attestctl", "status").returncode != 0:
+        while (
+            not self.control.exists() or self.run("attestctl", "--socket", str(self.control), "status").returncode != 0
+        ):
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the daemon did not start: {self.log()}")
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def log(self) -> str:
         """What the daemon wrote."""

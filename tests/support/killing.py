@@ -56,8 +56,9 @@ def _calls(trace: Path) -> Iterator[tuple[str, str, str]]:
             yield match["thread"], match["call"], match["rest"]
 
 
-def _where(rest: str) -> str:
-    return next((name for pattern, name in _WHERE if re.search(pattern, rest)), "")
+def _where(call: str, rest: str) -> str:
+    about = rest.split(", ", 1)[0] if call in {"write", "pwrite64"} else rest  # without what is written
+    return next((name for pattern, name in _WHERE if re.search(pattern, about)), "")
 
 
 def ordinals(trace: Path) -> dict[Step, list[int]]:
@@ -66,8 +67,9 @@ def ordinals(trace: Path) -> dict[Step, list[int]]:
     found: dict[Step, set[int]] = {}
     for thread, call, rest in _calls(trace):
         counts[thread, call] += 1
-        if _where(rest):
-            found.setdefault((call, _where(rest)), set()).add(counts[thread, call])
+        where = _where(call, rest)
+        if where:
+            found.setdefault((call, where), set()).add(counts[thread, call])
     return {step: sorted(numbers) for step, numbers in found.items()}
 
 
@@ -75,7 +77,14 @@ def struck(trace: Path, call: str) -> set[Step]:
     """The steps of this kind that the kill cut off: calls that never returned."""
     last = {thread: (name, rest) for thread, name, rest in _calls(trace)}
     cut = [(name, rest) for name, rest in last.values() if rest.endswith(("= ?", "<unfinished ...>"))]
-    return {(name, _where(rest)) for name, rest in cut if name == call}
+    return {(name, _where(name, rest)) for name, rest in cut if name == call}
+
+
+def follows(trace: Path, text: str) -> list[Step]:
+    """The steps from the first write of ``text`` on, that write among them; empty if it was not written."""
+    calls = [(call, rest) for _, call, rest in _calls(trace)]
+    first = next((number for number, (call, rest) in enumerate(calls) if call == "write" and text in rest), len(calls))
+    return [(call, _where(call, rest)) for call, rest in calls[first:]]
 
 
 class Kill(NamedTuple):
@@ -90,7 +99,7 @@ def command(trace: Path, kill: Kill | None) -> list[str]:
     """The words before a program or ``-p PID``."""
     inject = ["-e", f"inject={kill.call}:signal=KILL:when={kill.when}"] if kill is not None else []
     inject += ["-P", str(kill.path)] if kill is not None and kill.path is not None else []
-    return ["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", f"trace={TRACE}", *inject]
+    return ["strace", "-f", "-y", "-qq", "-s", "4096", "-o", str(trace), "-e", f"trace={TRACE}", *inject]
 
 
 def attach(pid: int, trace: Path, kill: Kill | None) -> subprocess.Popen[bytes]:

@@ -6,6 +6,8 @@ Usage: sdk_server.py          over standard streams
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -66,9 +68,16 @@ def fail() -> str:
     raise ValueError("it went wrong")
 
 
+def say_begun() -> None:
+    """A file for who waits for it, if anybody does."""
+    if "BEGUN" in os.environ:
+        Path(os.environ["BEGUN"]).touch()
+
+
 @server.tool()
 async def slow(seconds: float, ctx: Context[Any, Any]) -> str:
-    """Report progress, then sleep."""
+    """Report progress, then sleep. Whoever set ``BEGUN`` finds that file when it is called."""
+    say_begun()
     await ctx.report_progress(1, 2, "half")
     await asyncio.sleep(seconds)
     return "done"

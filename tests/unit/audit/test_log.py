@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from attestd.audit import chain, notes
+from attestd.audit import chain, merkle, notes
 from attestd.audit.files import FIRST_KEY_NAME, segment_name, segment_numbers
 from attestd.audit.highwater import read_high_water
 from attestd.audit.log import AuditLogFile, LogLimits
@@ -86,7 +86,7 @@ def test_a_record_is_one_write_in_the_callers_thread(tmp_path: Path, monkeypatch
 
 
 def test_many_records_share_one_sync_within_100_ms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A thousand records written at once reach the disk with few syncs, the first one soon."""
+    """A thousand records written at once reach the disk with one sync for each 20 ms at most, the first one soon."""
     syncs = []
     true_sync = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(time.monotonic()), true_sync(fd))[1])
@@ -95,7 +95,7 @@ def test_many_records_share_one_sync_within_100_ms(tmp_path: Path, monkeypatch: 
         for number in range(1000):
             log.append(entry(number), START_NS)
         wait_for(lambda: not log._writer.segment.dirty)
-        assert 1 <= len(syncs) <= 40
+        assert 1 <= len(syncs) <= 2 + (time.monotonic() - begin) / 0.02
         assert syncs[0] - begin < 0.5  # the window is 20 ms; the rest is for a busy machine
 
 
@@ -135,6 +135,8 @@ def test_a_callers_body_is_written_once_per_segment(tmp_path: Path):
         size = log.head().size
         log.caller(b'{"result":{}}', START_NS)
         assert log.head().size == size + 1
+    with open_log(directory) as log:
+        log.caller(b'{"result":{}}', START_NS)  # it may have been the last record of its segment
     with open_log(directory) as log:
         size = log.head().size
         log.caller(b'{"result":{}}', START_NS)
@@ -237,18 +239,27 @@ def test_a_lost_key_begins_a_new_epoch_with_a_record(tmp_path: Path):
 
 
 def test_segments_begin_with_the_root_so_far(tmp_path: Path):
-    """A full segment is followed by one whose header carries number, first record, root and key."""
+    """A full segment ends signed; the next one's header carries its number, first record, the root so far and the key."""
     directory = tmp_path / "log"
-    with open_log(directory, limits=LogLimits(checkpoint_records=5, segment_bytes=1500, sync_seconds=0.001)) as log:
-        for number in range(10):
+    limits = LogLimits(checkpoint_records=5, segment_bytes=1500, sync_seconds=0.001)
+    with open_log(directory, limits=limits) as log:
+        for number in range(10):  # at which of them the segment is full is the committer's to find out
             log.append(entry(number), START_NS)
-        wait_for(lambda: log._writer.segment.number == 1)
-        header = chain.decode_header(frames(directory / segment_name(1))[0])
-        assert (header.number, header.first_seq, header.origin) == (1, 10, ORIGIN)
-        assert header.root.hex() == log.head().root
+        wait_for(lambda: log._writer.segment.number > 0)
         assert log.append(entry(10), START_NS) == 10
     with open_log(directory) as log:
         assert log.append(entry(11), START_NS) == 11
+    full, begun = frames(directory / segment_name(0)), frames(directory / segment_name(1))
+    before = [frame for frame in full if frame.kind == chain.RECORD]
+    root = merkle.root_of([merkle.leaf_hash(frame.raw) for frame in before])
+    assert full[-1].end >= limits.segment_bytes
+    signed = notes.read_checkpoint(full[-1].payload.decode())
+    assert (signed.size, signed.root) == (len(before), root)
+    header = chain.decode_header(begun[0])
+    assert (header.number, header.first_seq, header.origin) == (1, len(before), ORIGIN)
+    assert (header.root, begun[0].prev) == (root, chain.link(full[-1].raw))
+    assert header.key == (directory / FIRST_KEY_NAME).read_text().strip()
+    assert chain.decode_record(begun[1], header.first_seq).id == f"d{header.first_seq:08d}"
     assert verify(directory).ok
 
 

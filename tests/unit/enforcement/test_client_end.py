@@ -17,7 +17,11 @@ from attestd.enforcement.client_end import ClientEnd, SocketEnd, take
 from attestd.evidence.model import InputHolders
 
 RELAY = 77
-ME = frozenset({os.getpid()})
+
+
+def me() -> frozenset[int]:
+    """This process, which is not the one that imported this file."""
+    return frozenset({os.getpid()})
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def pipes(ended: ExitStack) -> tuple[ClientEnd, int, int]:
     """A taken pair of pipes, and the client's ends: where it writes and where it reads."""
     source, client_writes = os.pipe()
     client_reads, sink = os.pipe()
-    end = take((source, sink), examined(source), RELAY, ME)
+    end = take((source, sink), examined(source), RELAY, me())
     assert end is not None
     ended.callback(end.close)
     ended.callback(_close, client_writes)
@@ -44,11 +48,11 @@ def pipes(ended: ExitStack) -> tuple[ClientEnd, int, int]:
     return end, client_writes, client_reads
 
 
-def sockets(ended: ExitStack, writers: frozenset[int] = ME) -> tuple[ClientEnd, socket.socket]:
+def sockets(ended: ExitStack, writers: frozenset[int] | None = None) -> tuple[ClientEnd, socket.socket]:
     """A taken socket pair and the client's side of it."""
     ours, theirs = socket.socketpair()
     fds = (os.dup(theirs.fileno()), theirs.detach())
-    end = take(fds, examined(fds[0], "socket"), RELAY, writers)
+    end = take(fds, examined(fds[0], "socket"), RELAY, me() if writers is None else writers)
     assert end is not None
     ended.callback(end.close)
     ended.callback(ours.close)
@@ -106,7 +110,7 @@ def test_the_descriptions_stay_blocking(ended: ExitStack):
     source, client_writes = os.pipe()
     client_reads, sink = os.pipe()
     copies = os.dup(source), os.dup(sink)
-    end = take((source, sink), examined(source), RELAY, ME)
+    end = take((source, sink), examined(source), RELAY, me())
     assert end is not None
     ended.callback(end.close)
     os.write(client_writes, b"x")
@@ -131,7 +135,7 @@ def test_a_socket_names_its_writer(ended: ExitStack):
     ended.callback(ours.close)
     ours.send(b"early")
     fds = (os.dup(theirs.fileno()), theirs.detach())
-    end = take(fds, examined(fds[0], "socket"), RELAY, ME)
+    end = take(fds, examined(fds[0], "socket"), RELAY, me())
     assert end is not None
     ended.callback(end.close)
     ours.send(b"late")
@@ -171,7 +175,7 @@ def test_descriptors_that_cannot_be_used_are_declined_and_closed(tmp_path: Path)
         ((os.dup(source),), examined(source)),
     )
     for fds, found in bad:
-        assert take(fds, found, RELAY, ME) is None
+        assert take(fds, found, RELAY, me()) is None
         for fd in fds:
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(fd)

@@ -295,6 +295,7 @@ async def test_a_client_that_does_not_read_its_refusals_is_not_read(wired: Wired
             await wired.client.send(b"{}\n" * 1000)
             sent += 1000
 
+    wired.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # or all of it may fit into the socket
     flooding = asyncio.ensure_future(flood())
     await until(lambda: wired.connection.backlog > 1 << 20)
     before = -1

@@ -26,7 +26,9 @@ kept = []
 for line in sys.stdin:
     kept.append(s.accept())
     if line == "fork\\n":
-        print(os.fork(), flush=True)
+        child = os.fork()
+        if child:  # the child says nothing: it would be heard first now and then
+            print(child, flush=True)
     else:
         print("accepted", flush=True)
 """
