@@ -18,16 +18,17 @@ _ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+")
 
 def runtime(roots: tuple[str, ...] = ("attestd",)) -> tuple[str, ...]:
     """Names of the distributions that these need on this platform, sorted; with them, except attestd itself."""
-    found = set(roots) - {"attestd"}
-    waiting = list(roots)
+    wanted = {(name, "") for name in roots}
+    waiting = list(wanted)
     while waiting:
-        name = waiting.pop()
+        name, extra = waiting.pop()
         for line in _needs(name):
             need = Requirement(line)
-            wanted = canonical(need.name)
-            if wanted not in found and (need.marker is None or need.marker.evaluate({"extra": ""})):
-                found.add(wanted)
-                waiting.append(wanted)
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                new = {(canonical(need.name), each) for each in ("", *need.extras)} - wanted
+                wanted |= new
+                waiting += new
+    found = {name for name, _ in wanted} - {"attestd"}
     return tuple(sorted(found))
 
 
