@@ -76,6 +76,7 @@ class Machine:
     def _unit(self, user: str, *words: str) -> list[str]:
         unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={user}", "--service-type=exec"]
         home = "/root" if user == "root" else f"/home/{user}"
+        home = home if self.path(home).is_dir() else "/"
         unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
         return self.enter(*unit, "--", *words)
 

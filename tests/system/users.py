@@ -134,4 +134,4 @@ def _managing(machine: Machine, report: Report) -> None:
     with report.check("a user registers a server only where the administrator allows it"):
         got = machine.run("attestctl", "servers", "add", "mine", "--own", "--path", "/tmp/x", user="bob", check=False)
         expect(got.returncode not in {0, 8}, f"{got.returncode}: {got.stdout}{got.stderr}")
-        expect(cause_of(agent(machine, "bob", "once", "mine")) == "daemon_unreachable", "it is served")
+        expect(cause_of(agent(machine, "bob", "once", "mine", tool="echo")) == "daemon_unreachable", "it is served")
