@@ -31,6 +31,8 @@ def check(machine: Machine, report: Report) -> None:
     ):
         told = json.loads(machine.out(COMPROMISED, SOCKET, str(_victim(machine)), user="attestd"))
         expect(not any(each.startswith("started") for each in told), str(told))
+        honest = json.loads(machine.out(COMPROMISED, SOCKET, str(_victim(machine)), "echo", user="attestd"))
+        expect(honest[0].startswith("started"), f"without an attack: {honest}")
         expect(_strange(machine) == "", f"processes were started: {_strange(machine)}")
     with report.check("nobody but the daemon's user reaches the launcher"):
         for user in ("alice", "bob"):
