@@ -49,7 +49,10 @@ def terminal_agent(program: Path = AGENT) -> Iterator[bool]:
 
 
 def _registered(told: int, process: subprocess.Popen[bytes]) -> bool:
-    """The agent closes its end once polkit has taken it, and also when it ends."""
+    """The agent closes its end once polkit has taken it.
+
+    It does so too when it ends; the daemon then says again that there is none.
+    """
     ready, _, _ = select.select([told], [], [], REGISTERED_S)
     return bool(ready) and process.poll() is None
 

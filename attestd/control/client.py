@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -36,6 +37,7 @@ from attestd.control.routes import ROUTES
 from attestd.errors import AgentNeededError, UnreachableError, UsageError
 
 ReplyT = TypeVar("ReplyT")
+CONNECT_S = 5.0
 _READ_BYTES = 256 * 1024
 
 
@@ -122,9 +124,11 @@ class ControlClient:
         place = find(self.socket, self.us.uid, self.environ)
         owner_uid = owner(place, self.us)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(min(5.0, self.timeout_s))
+            # Blocking, with the kernel's own time limit: a full queue is waited in, not given up at.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(min(CONNECT_S, self.timeout_s)))
             try:
                 sock.connect(str(place.path))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
             except OSError as error:
                 raise UnreachableError(
                     f"cannot reach attestd at {place.path}: {error.strerror or error}",
@@ -189,6 +193,11 @@ class _Lines:
 
     def _lost(self, error: OSError) -> UnreachableError:
         return UnreachableError(f"cannot talk with attestd at {self._path}: {error.strerror or error}")
+
+
+def _timeval(seconds: float) -> bytes:
+    whole = int(seconds)
+    return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
 
 
 def _line(nonce: str, request: Request[Any]) -> bytes:

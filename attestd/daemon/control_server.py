@@ -39,6 +39,10 @@ from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Watch
 
 ResultT = TypeVar("ResultT")
+TAKEN_AT_ONCE = 64
+TURNED_AWAY_AT_ONCE = 16
+BREATH_S = 0.02
+EXHAUSTED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,45 +115,55 @@ class ControlServer(Generic[ResultT]):
             await asyncio.wait(tuple(self._tasks))
 
     def _accept(self) -> None:
-        if self._listener is None:
-            return
-        try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # too many open files, connection aborted: the next readiness tries again
-            self._pause(error)
-            return
+        """Take what waits; after a flood of one user's, breathe, so that the loop serves the others."""
+        turned_away = 0
+        for _ in range(TAKEN_AT_ONCE):
+            if self._listener is None:
+                return
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # too many open files, connection aborted: the next readiness tries again
+                self.on_bug(error)
+                self._pause(EXHAUSTED_S)
+                return
+            turned_away += not self._accepted(sock)
+            if turned_away >= TURNED_AWAY_AT_ONCE:
+                self._pause(BREATH_S)
+                return
+
+    def _accepted(self, sock: socket.socket) -> bool:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         try:
             peer = self.peer_of(sock.fileno())  # 1
         except AttestdError:
             sock.close()
-            return
+            return False
         refusal = self._refuse_at_accept(peer)
         if refusal is not None:
             with contextlib.suppress(OSError):
                 sock.send(encode(failure_of(refusal)))
             sock.close()
-            return
+            return False
         self._open[peer.uid] += 1
         task = asyncio.get_running_loop().create_task(self._serve(sock, peer))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return True
 
-    def _pause(self, error: OSError) -> None:
-        """Without descriptors the listener stays readable: look again in a moment instead of spinning."""
+    def _pause(self, seconds: float) -> None:
+        """The listener stays readable: look again in a moment instead of spinning."""
         if self._listener is None:
             return
         loop, listener = asyncio.get_running_loop(), self._listener
-        self.on_bug(error)
         loop.remove_reader(listener.fileno())
 
         def again() -> None:
             if self._listener is listener:
                 loop.add_reader(listener.fileno(), self._accept)
 
-        loop.call_later(0.1, again)
+        loop.call_later(seconds, again)
 
     def _refuse_at_accept(self, peer: Peer) -> AttestdError | None:
         if self.only_uid is not None and peer.uid not in (self.only_uid, 0):

@@ -16,11 +16,16 @@ FUNCTION_LINES = 80
 
 TESTED_BY = {
     "appraisal/model.py": "tests/unit/appraisal/test_appraise.py",
+    "control/systemmode.py": "tests/attacks/test_system_users.py",
+    "daemon/asked.py": "tests/unit/daemon/test_answers.py",
+    "daemon/audit_answers.py": "tests/unit/daemon/test_answers.py",
     "daemon/control_connection.py": "tests/unit/daemon/test_control_server.py",
     "daemon/control_socket.py": "tests/unit/daemon/test_control_server.py",
     "daemon/demo/assistant.py": "tests/e2e/test_demo.py",
     "daemon/demo/newcomer.py": "tests/e2e/test_demo.py",
     "daemon/demo/story.py": "tests/e2e/test_demo.py",
+    "daemon/polkit.py": "tests/contract/test_authorities.py",
+    "daemon/server_answers.py": "tests/unit/daemon/test_answers.py",
     "decision/model.py": "tests/unit/decision/test_engine.py",
     "errors.py": "tests/architecture/test_reference.py",
     "evidence/acceptors.py": "tests/unit/kernel/test_acceptors.py",

@@ -170,82 +170,19 @@ def test_a_name_that_is_everybodys_is_nobodys_own(machine: SystemInstance):
     assert "registered for everybody" not in json.dumps(machine.ctl("status", uid=ALICE))
 
 
-FLOOD = '''\
-"""Connect as often as possible, hold what is held, and go on until told to stop. {mark}"""
-import os, socket, sys, threading
-
-held = []
-stop = threading.Event()
-
-def connect():
-    while not stop.is_set():
-        s = socket.socket(socket.AF_UNIX)
-        s.settimeout(1)
-        try:
-            s.connect(sys.argv[1])
-            s.send(b"{" * 10)
-        except OSError:
-            continue
-        held.append(s)
-        if len(held) > 900:
-            held.pop(0).close()
-
-for _ in range(4):
-    threading.Thread(target=connect, daemon=True).start()
-print("ready", flush=True)
-threading.Event().wait()
-'''
-
-
-@contextlib.contextmanager
-def flooding(machine: SystemInstance, uid: int, path: str) -> Iterator[None]:
-    """This user connects to a socket as fast as it can, and reads nothing."""
-    script = machine.script("flood.py", FLOOD)
-    process = machine.start(PYTHON, script, path, uid=uid, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    try:
-        yield
-    finally:
-        machine.end(process)
-
-
-def answers(client: Client) -> Any:
-    """An initialised client's call."""
-    assert "result" in client.initialize()
-    return client.call(value=1)
-
-
-@pytest.mark.attack("U4")
-def test_who_fills_the_accept_queue_fills_it_for_itself(machine: SystemInstance, alices: dict[str, str]):
-    """While bob floods the sockets alice connects and calls, root looks; bob's refusals are counted, not all recorded."""
-    del alices
-    before = machine.ctl("status")[0]["audit"]["records"]
-    with flooding(machine, BOB, "/run/attestd/mcp/echo.sock"), flooding(machine, BOB, "/run/attestd/control.sock"):
-        for _ in range(3):
-            with machine.client(ALICE) as client:
-                assert "result" in answers(client)
-        assert machine.ctl("ps", uid=ALICE)
-        assert machine.ctl("status")
-    machine.ctl("status")
-    refused = machine.ctl("audit", "query", "--cause", "limit_connections")
-    assert {each["uid"] for each in refused} == {BOB}
-    assert len(refused) <= 3 * 6, "each minute has five single records and one that counts the others"
-    assert machine.ctl("status")[0]["audit"]["records"] > before
-
-
 ASKS = '''\
 """Be refused under as many names as asked for. {mark}"""
-import os, subprocess, sys, tempfile
+import os, subprocess, sys, tempfile, time
 
 with open(sys.argv[2]) as file:
     text = file.read()
 with tempfile.TemporaryDirectory() as directory:
-    for number in range(int(sys.argv[3])):
-        path = os.path.join(directory, f"c{number}.py")
+    paths = [os.path.join(directory, f"c{number}.py") for number in range(int(sys.argv[3]))]
+    for path in paths:
         with open(path, "w") as file:
-            file.write(text + f"# {number}")
-        os.utime(path, (1, 1))
+            file.write(text + f"# {path}")
+    time.sleep(0.5)  # a script must be older than the process that runs it
+    for path in paths:
         line = '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}\\n'
         subprocess.run([sys.executable, path, sys.argv[1]], input=line.encode(), capture_output=True)
 '''
@@ -323,3 +260,67 @@ def test_a_fake_service_is_not_believed(machine: SystemInstance):
     assert (ctl.returncode, "got a socket of uid" in ctl.stderr) == (5, True)
     true = machine.run(SCRIPTS / "attestd-connect", "echo", "--system", uid=ALICE, stdin="")
     assert true.returncode == 0
+
+
+FLOOD = '''\
+"""Connect as often as possible, hold what is held, and go on until told to stop. {mark}"""
+import os, socket, sys, threading
+
+held = []
+stop = threading.Event()
+
+def connect():
+    while not stop.is_set():
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(1)
+        try:
+            s.connect(sys.argv[1])
+            s.send(b"{" * 10)
+        except OSError:
+            continue
+        held.append(s)
+        if len(held) > 900:
+            held.pop(0).close()
+
+for _ in range(4):
+    threading.Thread(target=connect, daemon=True).start()
+print("ready", flush=True)
+threading.Event().wait()
+'''
+
+
+@contextlib.contextmanager
+def flooding(machine: SystemInstance, uid: int, path: str) -> Iterator[None]:
+    """This user connects to a socket as fast as it can, and reads nothing."""
+    script = machine.script("flood.py", FLOOD)
+    process = machine.start(PYTHON, script, path, uid=uid, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    try:
+        yield
+    finally:
+        machine.end(process)
+
+
+def answers(client: Client) -> Any:
+    """An initialised client's call."""
+    assert "result" in client.initialize()
+    return client.call(value=1)
+
+
+@pytest.mark.attack("U4")
+def test_who_fills_the_accept_queue_fills_it_for_itself(machine: SystemInstance, alices: dict[str, str]):
+    """While bob floods the sockets alice connects and calls, root looks; bob's refusals are counted, not all recorded."""
+    del alices
+    before = machine.ctl("status")[0]["audit"]["records"]
+    with flooding(machine, BOB, "/run/attestd/mcp/echo.sock"), flooding(machine, BOB, "/run/attestd/control.sock"):
+        for _ in range(3):
+            with machine.client(ALICE) as client:
+                assert "result" in answers(client)
+        assert machine.ctl("ps", uid=ALICE)
+        assert machine.ctl("status")
+    machine.ctl("status")
+    refused = machine.ctl("audit", "query", "--cause", "limit_connections")
+    assert {each["uid"] for each in refused} == {BOB}
+    assert len(refused) <= 3 * 6, "each minute has five single records and one that counts the others"
+    assert machine.ctl("status")[0]["audit"]["records"] > before

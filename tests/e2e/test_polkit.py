@@ -16,7 +16,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module", name="machine")
 def _machine() -> Iterator[SystemInstance]:
-    with system(polkit=True) as instance:
+    with system(settings="[servers]\nusers_may_add = true\n", polkit=True) as instance:
         yield instance
 
 
@@ -123,6 +123,27 @@ def test_an_administrator_manages_everybodys(machine: SystemInstance):
         assert carol.ended()[0] == 0
     record = decided(machine, "deny")
     assert (record["id"], record["uid"], record["detail"]["how"]) == (code, CAROL, "polkit")
+
+
+def test_a_user_adds_a_server_of_its_own(machine: SystemInstance):
+    """With her own password alice registers what she runs, uses it by its name, and takes it out; bob sees nothing."""
+    with machine.serving("mine", uid=ALICE) as path, at_a_terminal(machine, ALICE) as alice:
+        alice.begin(f"attestctl servers add mine --own --transport unix --path {path}")
+        assert "dev.attestd.approve" in alice.sees("Password:")
+        alice.type(PASSWORDS[ALICE])
+        assert alice.ended()[0] == 0
+        assert machine.ctl("servers", "show", "mine", uid=ALICE)[0]["owner"] == ALICE
+        assert [each["name"] for each in machine.ctl("servers", "list", uid=BOB)] == ["echo"]
+        shim = ("/run/code/venv/bin/attestd-connect", "mine", "--system")
+        machine.grant(ALICE, f"mine@{ALICE}", argv=shim)
+        with machine.client(ALICE, argv=shim) as client:
+            assert "result" in client.initialize()
+            assert "result" in client.call(value=1)
+        alice.begin("attestctl servers remove mine")
+        assert "dev.attestd.approve" in alice.sees("Password:")
+        alice.type(PASSWORDS[ALICE])
+        assert alice.ended()[0] == 0
+    assert [each["name"] for each in machine.ctl("servers", "list")] == ["echo"]
 
 
 def test_without_polkit_only_root_decides(machine: SystemInstance):

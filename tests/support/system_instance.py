@@ -72,8 +72,9 @@ exec sleep infinity
 
 SERVE = '''\
 """Serve the echo server on a Unix socket, one process for each connection. {mark}"""
-import os, socket, subprocess, sys
+import os, signal, socket, subprocess, sys
 
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 os.chmod(sys.argv[1], 0o666)

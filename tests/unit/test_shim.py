@@ -609,6 +609,23 @@ def test_the_users_own_socket_comes_first(
     assert shim.parse(["time", "--user"]).path == f"/run/user/{os.geteuid()}/attestd/mcp/time.sock"
 
 
+def test_a_server_of_ones_own_is_found_where_none_is_everybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the service: the server for everybody, else the one that is registered for this uid alone."""
+    monkeypatch.setattr(shim, "SYSTEM_DIR", str(tmp_path))
+    own = tmp_path / "mcp" / str(os.geteuid()) / "time.sock"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "mcp" / "12345").mkdir()
+    (tmp_path / "mcp" / "12345" / "notes.sock").write_text("")
+    assert shim.parse(["time", "--system"]).path == f"{tmp_path}/mcp/time.sock"
+    own.write_text("")
+    assert shim.parse(["time", "--system"]).path == str(own)
+    (tmp_path / "mcp" / "time.sock").write_text("")
+    assert shim.parse(["time", "--system"]).path == f"{tmp_path}/mcp/time.sock"
+    assert shim.parse(["notes", "--system"]).path == f"{tmp_path}/mcp/notes.sock"
+
+
 def test_attestds_own_variables_do_not_redirect(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """ATTESTD_RUNTIME_DIR in the environment moves nothing."""
     monkeypatch.setenv("ATTESTD_RUNTIME_DIR", "/tmp/elsewhere")

@@ -15,7 +15,9 @@ from jeepney.low_level import Parser
 from attestd.daemon.polkit import APPROVE, Polkit, PolkitError, Subject
 from attestd.daemon.system_bus import BusError, Call, RemoteBusError, ask
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0: only root may be the bus")
+pytestmark = pytest.mark.root
+"""Only root may be the bus."""
+
 CALL = Call("org.example", "/a", "org.example.I", "Ask", "s", ("hello",))
 UNDO = Call("org.example", "/a", "org.example.I", "Undo", "", ())
 Talk = Callable[[Message], "bytes | Message | None"]
