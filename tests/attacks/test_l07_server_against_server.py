@@ -34,7 +34,7 @@ tried("standard input", lambda: open(f"/proc/{victim}/fd/0", "rb").close())
 tried("standard output", lambda: open(f"/proc/{victim}/fd/1", "wb").close())
 tried("working directory", lambda: os.listdir(f"/proc/{victim}/cwd"))
 tried("ptrace", attach)
-tried("signal", lambda: os.kill(victim, signal.SIGUSR1))
+tried("signal", lambda: os.kill(victim, signal.SIGURG))
 print(json.dumps(found), flush=True)
 sys.stdin.read()
 """
