@@ -12,7 +12,7 @@ from tests.system.machine import Machine
 from tests.system.report import Report, expect
 from tests.system.stage import AGENT, CTL, Seen, agent, cause_of, grant, records, register
 
-LOAD_S = 6
+ENDED_S = 120
 STATE = "/var/lib/attestd"
 CONFIG = "/etc/attestd/attestd.toml"
 DROP_IN = "/etc/systemd/system/attestd.service.d/test.conf"
@@ -27,17 +27,17 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None
 
 
 class Load:
-    """Agents of several users that call without a pause, for some seconds."""
+    """Agents of several users that call without a pause, until they are asked what they came to."""
 
     def __init__(self, machine: Machine, *users: str) -> None:
-        words = (AGENT, "load", "echo", "echo", json.dumps({"said": "hello"}), str(LOAD_S))
+        words = (AGENT, "load", "echo", "echo", json.dumps({"said": "hello"}))
         self._running = {user: machine.start(*words, user=user) for user in users}
 
     def seen(self) -> dict[str, Seen]:
         """What each came to. Raises AssertionError if any lost a call, or made none."""
         found: dict[str, Seen] = {}
         for user, process in self._running.items():
-            out, err = process.communicate(timeout=LOAD_S + 60)
+            out, err = process.communicate(timeout=ENDED_S)
             expect(out.strip(), f"the agent of {user} said nothing: {err[-500:]}")
             found[user] = json.loads(out.strip().splitlines()[-1])
         for user, seen in found.items():
@@ -65,6 +65,7 @@ def _calls(found: dict[str, Seen]) -> list[str]:
 def _reload(machine: Machine, report: Report) -> None:
     with report.check("reloads under load lose no call and end no session of a server that did not change") as figures:
         load = Load(machine, "alice", "bob")
+        until(lambda: _open_sessions(machine) >= 2, "both agents have a session")
         for number in range(5):
             register(machine, "passing", f'command = ["/opt/mcp/bin/echo", "{number}"]')
             machine.systemctl("reload", "attestd.service")

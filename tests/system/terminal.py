@@ -50,9 +50,10 @@ class Terminal:
         self.type(f"{command}; echo exit=$?=")
         ended = r"exit=\d+="
         shown = self.expect(f"[Pp]assword: |{ended}" if password else ended)
-        if not re.search(ended, shown):
+        while not re.search(ended, shown):
+            # The agent prompts first, then stops the echo and drops what was typed: what is echoed has to be typed again.
             self.type(password)
-            shown += self.expect(ended)
+            shown += self.expect(f"{ended}|{re.escape(password)}")
         code = re.findall(r"exit=(\d+)=", shown)[-1]
         self.expect(r"\$ ")
         return int(code), shown

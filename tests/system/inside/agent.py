@@ -8,6 +8,7 @@ agent.py shell WORDS…                          runs a command as an agent's sh
 """
 
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -114,14 +115,13 @@ def hold(server, tool, arguments):
             show({"ok": False, "text": str(ended), "data": {"cause": "ended"}})
 
 
-def load(server, tool, arguments, seconds):
+def load(server, tool, arguments):
     """A call is lost if it has no good answer after many sessions, or is refused for another reason than the restart."""
-    until = time.monotonic() + float(seconds)
     calls = lost = sessions = 0
     longest = 0.0
     why = ""
     session = None
-    while time.monotonic() < until:
+    while not select.select([sys.stdin], [], [], 0)[0]:
         began = time.monotonic()
         while True:
             try:
