@@ -56,7 +56,7 @@ from attestd.enforcement.bindings import Bindings
 from attestd.enforcement.bridge_effects import Eras
 from attestd.enforcement.connection import Connection
 from attestd.enforcement.first_byte import FirstBytes
-from attestd.enforcement.listener import Listener, OpenSession
+from attestd.enforcement.listener import Listener, OpenSession, tell
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.shared import SharedServer
 from attestd.enforcement.tcp_listener import dressed
@@ -272,6 +272,8 @@ class Daemon:
         try:
             opened(sock, peer, attested, old_bytes)
         except BaseException as error:
+            if isinstance(error, AuditUnavailableError):
+                tell(sock, "", Cause.AUDIT_UNAVAILABLE, error.message, dressed)
             self._dismiss(sock, peer, attested)
             if not isinstance(error, AttestdError):
                 raise

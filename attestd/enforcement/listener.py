@@ -251,11 +251,18 @@ class Listener:
     def _tell(self, connection: socket.socket, peer: Peer | None, cause: Cause, text: str) -> None:
         """Refuse in one line and end the stream; the descriptor stays open."""
         self._refused(self._server, peer, cause, text)
-        data = {"cause": cause.value, "server": self._server}
-        said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
-        with contextlib.suppress(OSError):  # nobody is there to be told
-            connection.send(self._dressed(connection, error_line(None, REFUSED, said, data)))
-            connection.shutdown(socket.SHUT_RDWR)
+        tell(connection, self._server, cause, text, self._dressed)
+
+
+def tell(
+    connection: socket.socket, server: str, cause: Cause, text: str, dressed: Callable[[socket.socket, bytes], bytes]
+) -> None:
+    """Say in one line why nothing is served, and end the stream; the descriptor stays open."""
+    data = {"cause": cause.value, "server": server}
+    said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
+    with contextlib.suppress(OSError):  # nobody is there to be told
+        connection.send(dressed(connection, error_line(None, REFUSED, said, data)))
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _ours(error: OSError) -> Cause:

@@ -78,7 +78,7 @@ class Machine:
         home = "/root" if user == "root" else f"/home/{user}"
         home = home if self.path(home).is_dir() else "/"
         unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
-        return self.enter(*unit, "--", *words)
+        return self.enter(*unit, "--", *(word.replace("$", "$$") for word in words))  # the manager expands variables
 
     def out(self, *words: str, user: str = "root", seconds: float = 60) -> str:
         """Standard output of a command that must succeed."""

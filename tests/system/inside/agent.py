@@ -54,7 +54,7 @@ class Session:
             message = json.loads(line)
             if message.get("method") == "ping":
                 self._say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
-            elif message.get("id") == self._number and "method" not in message:
+            elif message.get("id") in (self._number, None) and "method" not in message:
                 return message
 
     def call(self, tool, arguments):
