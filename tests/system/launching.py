@@ -64,4 +64,4 @@ def _strange(machine: Machine) -> str:
 
 
 def _servers(machine: Machine) -> str:
-    return machine.run("pgrep", "--full", "/opt/mcp/bin/echo", check=False).stdout
+    return machine.run("pgrep", "--full", "[/]opt/mcp/bin/echo", check=False).stdout

@@ -133,7 +133,7 @@ def _killed(machine: Machine, report: Report) -> None:
 
 
 def _servers(machine: Machine) -> set[str]:
-    return set(machine.run("pgrep", "--full", "/opt/mcp/bin/echo", check=False).stdout.split())
+    return set(machine.run("pgrep", "--full", "[/]opt/mcp/bin/echo", check=False).stdout.split())
 
 
 def _permitted(machine: Machine) -> int:

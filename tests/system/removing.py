@@ -34,7 +34,7 @@ def removed(machine: Machine, report: Report, deb: Path) -> None:
         "a removal stops everything and keeps configuration and state, which the next installation finds"
     ):
         apt(machine, "remove")
-        expect(machine.run("pgrep", "--full", "attestd", check=False).stdout == "", "processes are left")
+        expect(machine.run("pgrep", "--full", "[a]ttestd", check=False).stdout == "", "processes are left")
         for kept in ("/var/lib/attestd/grants.db", "/etc/attestd/servers.d/echo.toml"):
             expect(machine.path(kept).exists(), f"{kept} is gone")
         install(machine, deb)
@@ -45,7 +45,7 @@ def removed(machine: Machine, report: Report, deb: Path) -> None:
         expect(found == "", f"left: {found}")
         for table in ("passwd", "group"):
             expect(machine.run("getent", table, "attestd", check=False).stdout == "", f"an entry in {table} is left")
-        expect(machine.run("pgrep", "--full", "attestd", check=False).stdout == "", "processes are left")
+        expect(machine.run("pgrep", "--full", "[a]ttestd", check=False).stdout == "", "processes are left")
         units = machine.systemctl("list-unit-files", "--no-legend", "attestd*").stdout.strip()
         expect(units == "", f"units are left: {units}")
 
