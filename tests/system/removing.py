@@ -9,7 +9,7 @@ from tests.system.report import Report, expect
 from tests.system.stage import CTL, agent, install, records
 
 PLACES = (
-    "/etc", "/lib/systemd", "/usr/bin", "/usr/lib", "/usr/share", "/var/lib", "/var/log", "/run", "/opt", "/home", "/root",
+    "/etc", "/lib/systemd", "/usr/bin", "/usr/lib", "/usr/share", "/var/lib", "/var/log", "/run", "/opt", "/root",
 )  # fmt: skip
 
 
