@@ -66,7 +66,7 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         watch=watch,
         now_ns=now_ns,
     )
-    mediator = Mediator(caller, daemon.audit, refusals=daemon.settings.limits.refusals_per_minute)
+    mediator = Mediator(caller, daemon.audit, refusals=daemon.refusals.singly(peer.uid))
     session = Session(
         mediator=mediator,
         proof=proof,
