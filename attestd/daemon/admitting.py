@@ -7,8 +7,8 @@ from typing import Final
 from attestd.daemon.config import LimitSettings
 from attestd.enforcement.listener import Admission
 
-SYSTEM_A_MINUTE: Final = 3000
-"""New connections of one user in a minute on a system installation: attesting is work that all users share."""
+SYSTEM_A_MINUTE: Final = 600
+"""New connections of one user in a minute on a system installation: all users share the work and the log."""
 
 
 def admission_of(limits: LimitSettings, *, user_mode: bool) -> Admission:

@@ -37,7 +37,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     connections_per_uid: Positive = 1024
     """Open connections of one user, to all servers together; likewise sessions over HTTP, which outlive those."""
     connections_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """New connections of one user in a minute, to all servers together; 0: 3000 on a system installation, any number in
+    """New connections of one user in a minute, to all servers together; 0: 600 on a system installation, any number in
     user mode."""
     attesting_per_uid: Positive = 256
     """Connections of one user that wait to be attested."""

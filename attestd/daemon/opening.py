@@ -67,7 +67,7 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         now_ns=now_ns,
         pidfd=next(iter(attested.watch.exit_fds()), -1),
     )
-    mediator = Mediator(caller, daemon.audit, refusals=daemon.settings.limits.refusals_per_minute)
+    mediator = Mediator(caller, daemon.audit, refusals=daemon.refusals.singly(peer.uid))
     session = Session(
         mediator=mediator,
         proof=proof,
