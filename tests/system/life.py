@@ -33,15 +33,27 @@ class Load:
         words = (AGENT, "load", "echo", "echo", json.dumps({"said": "hello"}))
         self._running = {user: machine.start(*words, user=user) for user in users}
 
+    def under_way(self, machine: Machine) -> None:
+        """Wait until each has a session. Raises AssertionError, and says what they came to instead."""
+        try:
+            until(lambda: _open_sessions(machine) >= len(self._running), "every agent has a session")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.results()}") from None
+
     def seen(self) -> dict[str, Seen]:
         """What each came to. Raises AssertionError if any lost a call, or made none."""
+        found = self.results()
+        for user, seen in found.items():
+            expect(seen["lost"] == 0 and int(str(seen["calls"])) > 0, f"{user}: {seen}")
+        return found
+
+    def results(self) -> dict[str, Seen]:
+        """End them; what each says. Raises AssertionError if one says nothing."""
         found: dict[str, Seen] = {}
         for user, process in self._running.items():
             out, err = process.communicate(timeout=ENDED_S)
             expect(out.strip(), f"the agent of {user} said nothing: {err[-500:]}")
             found[user] = json.loads(out.strip().splitlines()[-1])
-        for user, seen in found.items():
-            expect(seen["lost"] == 0 and int(str(seen["calls"])) > 0, f"{user}: {seen}")
         return found
 
 
@@ -65,7 +77,7 @@ def _calls(found: dict[str, Seen]) -> list[str]:
 def _reload(machine: Machine, report: Report) -> None:
     with report.check("reloads under load lose no call and end no session of a server that did not change") as figures:
         load = Load(machine, "alice", "bob")
-        until(lambda: _open_sessions(machine) >= 2, "both agents have a session")
+        load.under_way(machine)
         for number in range(5):
             register(machine, "passing", f'command = ["/opt/mcp/bin/echo", "{number}"]')
             machine.systemctl("reload", "attestd.service")
@@ -96,7 +108,7 @@ def _restart(machine: Machine, report: Report) -> None:
         before = len(records(machine, "--server", "echo", "--cause", "shutting_down"))
         load = Load(machine, "alice", "bob")
         for _ in range(3):
-            until(lambda: _open_sessions(machine) >= 2, "both agents have a session")
+            load.under_way(machine)
             machine.systemctl("restart", "attestd.service")
         found = load.seen()
         figures.extend(_calls(found))
