@@ -13,6 +13,8 @@ from tests.system.report import Report, expect
 from tests.system.stage import AGENT, CTL, Seen, agent, cause_of, grant, records, register
 
 ENDED_S = 120
+ROOM_KIB = 4096
+"""What is left on the disk that is to be full."""
 STATE = "/var/lib/attestd"
 CONFIG = "/etc/attestd/attestd.toml"
 DROP_IN = "/etc/systemd/system/attestd.service.d/test.conf"
@@ -176,7 +178,9 @@ def _full(machine: Machine, report: Report) -> None:
         machine.systemctl("stop", "attestd.service")
         kept = machine.path("/root/state")
         machine.run("cp", "--archive", STATE, "/root/state")
-        subprocess.run(machine.enter("mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "small", STATE), check=True)
+        room = int(machine.out("du", "--summarize", "--block-size=1K", STATE).split()[0]) + ROOM_KIB
+        small = ("mount", "-t", "tmpfs", "-o", f"size={room}k,mode=700", "small", STATE)
+        subprocess.run(machine.enter(*small), check=True)
         try:
             machine.run("sh", "-c", f"cp --archive /root/state/. {STATE}/ && chown attestd:attestd {STATE}")
             machine.systemctl("start", "attestd.service")

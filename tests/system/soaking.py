@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from tests.system.life import until
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
 from tests.system.stage import CTL, agent, grant, inside_pids
@@ -48,6 +49,8 @@ def _run(machine: Machine, sessions: int, each: int) -> None:
 
 
 def _state(machine: Machine) -> dict[str, int]:
+    """When no session is left."""
+    until(lambda: machine.out(*CTL, "ps", "--json") == "", "every session has ended")
     pid = machine.main_pid()
     status = machine.out("cat", f"/proc/{pid}/status")
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)

@@ -126,5 +126,6 @@ def records(machine: Machine, *filters: str) -> list[dict[str, object]]:
 def inside_pids(machine: Machine, unit: str) -> list[int]:
     """Processes of a unit, as seen from outside."""
     group = machine.shown(unit, "ControlGroup")
-    listed = machine.run("sh", "-c", f"cat /sys/fs/cgroup{group}/cgroup.procs", check=False).stdout
+    every = f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +"
+    listed = machine.run("sh", "-c", every, check=False).stdout
     return [int(pid) for pid in listed.split()]
