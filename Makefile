@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench conformance attacks lock clean recorder recorder-verify
+.PHONY: run test check fix bench conformance attacks lock clean recorder recorder-verify package system-test soak
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -38,6 +38,21 @@ conformance: $(READY)
 # The rows W on every front before every server; make test has a quarter of these cells.
 attacks: $(READY)
 	ATTESTD_CELLS=all $(BIN)/python -m pytest tests/attacks/test_w_fronts.py
+
+# The Debian package, in build/: with the environment that the lock names, for this minor version of Python.
+VERSION ?=
+package: $(READY)
+	$(BIN)/python packaging/deb/build.py $(if $(VERSION),--version $(VERSION))
+
+# The installed service on a Debian of its own, with a real PID 1; needs root, debootstrap and systemd-nspawn.
+SYSTEM ?=
+system-test: $(READY)
+	@$(BIN)/python -m tests.system $(SYSTEM)
+
+SESSIONS ?= 100000
+CALLS ?= 1000000
+soak: $(READY)
+	@$(BIN)/python -m tests.system soak --sessions $(SESSIONS) --calls $(CALLS)
 
 lock: $(READY)
 	$(BIN)/pip install --quiet uv

@@ -62,6 +62,12 @@ class NotPermittedError(AttestdError):
     exit_code = ExitCode.NOT_PERMITTED
 
 
+class AgentNeededError(NotPermittedError):
+    """A password must be given, and no program is there yet that could ask for it."""
+
+    code = "agent_needed"
+
+
 class UnreachableError(AttestdError):
     """The daemon cannot be reached, or what answers is not the daemon."""
 

@@ -33,7 +33,7 @@ Connects an MCP client's standard input and output to SERVER through the attestd
 
   --socket PATH  the server's socket, instead of the usual place
   --user         only the daemon of this user ($XDG_RUNTIME_DIR/attestd/mcp/SERVER.sock)
-  --system       only the system service (/run/attestd/mcp/SERVER.sock)
+  --system       only the system service (/run/attestd/mcp/SERVER.sock, else your own: /run/attestd/mcp/UID/SERVER.sock)
   --version      print the version
   --help         print this
 
@@ -50,6 +50,7 @@ NAME_LENGTH = 64
 BLOCK_BYTES = 1 << 17
 LINE_BYTES = 16 << 20
 CONNECT_S = 10
+_TIMEVAL = CONNECT_S.to_bytes(8, sys.byteorder) + bytes(8)
 OFFER = b"\0"
 """The first byte, when the descriptors come with it; no JSON text begins with it."""
 TAKEN = b"\0"
@@ -58,8 +59,7 @@ REFUSED = -31403
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 5
 
-AF_UNIX = 1
-SOCK_STREAM = 1
+AF_UNIX = SOCK_STREAM = 1
 SO_PEERCRED = 17
 SO_PEERPIDFD = 77
 SCM_RIGHTS = 1
@@ -67,7 +67,6 @@ ENOPROTOOPT = 92
 S_IFMT = 0o170000
 S_IFIFO = 0o010000
 S_IFSOCK = 0o140000
-S_IFDIR = 0o040000
 STICKY = 0o1000
 OTHERS_WRITE = 0o022
 INTERPRETER_FLAGS = (b"-I", b"-E", b"-P", b"-s", b"-B", b"-u")
@@ -100,26 +99,25 @@ class Target:
         else:
             base = os.environ.get("XDG_RUNTIME_DIR", "")
             own = f"{base if base.startswith('/') else f'/run/user/{uid}'}/attestd/mcp/{server}.sock"
-            self.system = system or (not user and not _present(own) and _present(SYSTEM_DIR))
+            self.system = system or (not user and not os.path.lexists(own) and os.path.lexists(SYSTEM_DIR))
             self.path = _resolved(f"{SYSTEM_DIR}/mcp/{server}.sock" if self.system else own)
+            self.look()
         self.hint = "start it with: " + ("systemctl start attestd" if self.system else "attestd run --user")
         self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)
         """Who may own the directories."""
         self.daemons = self.owners if self.system else (uid,)
         """Who may own the socket and listen on it."""
 
+    def look(self) -> None:
+        """Take the service's server for this user alone where there is none for everybody."""
+        alone = f"{SYSTEM_DIR}/mcp/{os.geteuid()}/{self.server}.sock"
+        if self.system and not os.path.lexists(self.path) and os.path.lexists(alone):
+            self.path = _resolved(alone)
+
 
 def _resolved(path: str) -> str:
     """The path with no symbolic link left in its directory: what is verified is what is connected to."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-
-
-def _present(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _owner(path: str) -> int:
@@ -198,13 +196,34 @@ def connect(target: Target) -> _socket.socket:
     """A connected socket, not yet verified. Raises Away."""
     sock = _socket.socket(AF_UNIX, SOCK_STREAM, 0)
     try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(CONNECT_S))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _TIMEVAL)
         sock.connect(target.path)
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(0))
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, bytes(16))
     except OSError as error:
         sock.close()
         raise _unreachable(target, error) from error
     return sock
+
+
+def reach(target: Target) -> _socket.socket:
+    """A connected socket at a verified place; a service that is away is started by knocking. Raises Away."""
+    try:
+        verify_place(target)
+        return connect(target)
+    except Away as away:
+        if not target.system or away.cause != "daemon_unreachable" or not target.path.startswith(SYSTEM_DIR):
+            raise
+    knock = _socket.socket(AF_UNIX, SOCK_STREAM, 0)
+    try:
+        knock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _TIMEVAL)
+        knock.connect(f"{SYSTEM_DIR}/control.sock")
+        knock.recv(1)  # its first word: it serves
+    except OSError:
+        pass  # nobody starts it: the second try says so
+    knock.close()
+    target.look()
+    verify_place(target)
+    return connect(target)
 
 
 def verify_peer(sock: _socket.socket, target: Target, beside: str) -> None:
@@ -441,10 +460,6 @@ def _integer(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def _timeval(seconds: int) -> bytes:
-    return seconds.to_bytes(8, sys.byteorder) + bytes(8)
-
-
 def complain(text: str) -> None:
     """Say something on standard error."""
     try:
@@ -469,8 +484,7 @@ def run(words: list[str], script: str) -> int:
         complain(f"error: {error}\n{USAGE}")
         return EXIT_USAGE
     try:
-        verify_place(target)
-        sock = connect(target)
+        sock = reach(target)
         verify_peer(sock, target, os.path.dirname(os.path.realpath(script)))
     except Away as away:
         return answer_away(away, target.server)

@@ -6,11 +6,14 @@ do by others cannot be seen: an agent that may use sudo without a password may a
 approver: the peer is a program that the configuration names by digest, or our attestctl under such a program with only
 launchers between. What started the named program is not asked: it is meant for automation.
 
-clean-chain, in user mode only: the peer is our attestctl by reference values; above it stand only launchers without
+clean-chain, in user mode: the peer is our attestctl by reference values; above it stand only launchers without
 inline code or script, with at least one shell at its prompt; then a verified terminal program; above that only
 launchers and edges. One uid, one controlling terminal, every parent known, no preload, no search path, no debugger.
 This proves which programs stand there, not who types: what can type into that terminal (a multiplexer's remote
 control) can approve.
+
+password, on a system installation: a clean chain is not enough there, and nothing else is asked without one. The
+person's password must follow (polkit asks for it), so that what can type into a terminal cannot approve either.
 
 The level does not count here: in user mode it is at most 1 by construction. What level 0 stands for is asked of each
 link.
@@ -39,6 +42,7 @@ class How(StrEnum):
     ROOT = "root"
     APPROVER = "approver"
     CLEAN_CHAIN = "clean-chain"
+    PASSWORD = "password"  # noqa: S105 - not one, but that one must follow
     REFUSED = "refused"
 
 
@@ -47,12 +51,17 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     how: How
     reason: str = ""
-    """One clause for a person; set exactly where it is refused."""
+    """One clause for a person; set exactly where it is not allowed."""
 
     @property
     def allowed(self) -> bool:
-        """Whether any rule held."""
-        return self.how is not How.REFUSED
+        """Whether any rule held, with nothing to follow."""
+        return self.how in {How.ROOT, How.APPROVER, How.CLEAN_CHAIN}
+
+    @property
+    def asks(self) -> bool:
+        """Whether the person's password would make it so."""
+        return self.how is How.PASSWORD
 
 
 def may_approve(
@@ -71,7 +80,11 @@ def may_approve(
     if _under_approver(evidence, result, references, approvers):
         return Approval(how=How.APPROVER)
     unclean = _unclean(evidence, result, references)
-    return _refused(unclean) if unclean else Approval(how=How.CLEAN_CHAIN)
+    if unclean:
+        return _refused(unclean)
+    if references.user_mode:
+        return Approval(how=How.CLEAN_CHAIN)
+    return Approval(how=How.PASSWORD, reason="the password of its user was not given")
 
 
 def _refused(why: str) -> Approval:
@@ -137,8 +150,6 @@ def _is_plain_launcher(link: Link, link_class: LinkClass) -> bool:
 
 def _unclean(evidence: Evidence, result: AttestationResult, references: References) -> str:
     """Why the chain is not clean, or an empty string."""
-    if not references.user_mode:
-        return "on a system installation only root and named programs may approve"
     chain, classes = evidence.chain, result.classes
     unknown = _not_our_cli(evidence, references)
     if unknown:

@@ -112,6 +112,11 @@ class AuditLogFile:
             segment = self._writer.segment
         segment.sync()
 
+    def require_open(self) -> None:
+        """Raises AuditUnavailableError if no append can succeed until attestd is restarted."""
+        with self._lock:
+            self._require_alive()
+
     def head(self) -> Head:
         """Where the log ends."""
         with self._lock:

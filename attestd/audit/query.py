@@ -54,6 +54,8 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     """Beginning of a decision id, grant id or digest."""
     session: str = ""
+    uid: int | None = None
+    """The one that a record carries; None: whatever it carries, nobody's (-1) too."""
 
 
 class _Body(msgspec.Struct):
@@ -212,6 +214,7 @@ def _plain_match(record: Record, filters: Filters) -> bool:
         and (not filters.verdict or record.verdict == filters.verdict)
         and (not filters.cause or record.cause == filters.cause)
         and (not filters.session or record.session == filters.session)
+        and filters.uid in {None, record.uid}
         and record.id.startswith(filters.id)
         and (filters.since_ns is None or record.time_ns >= filters.since_ns)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -66,11 +67,22 @@ Shell completion, for the shell's start-up file:
     metavar="SECONDS",
     help="Longest silence of the daemon before giving up.",
 )
+@click.option(
+    "--all-users",
+    is_flag=True,
+    help="On a system installation: everybody's sessions, grants, codes, servers and records, for administrators.",
+)
 @click.version_option(__version__, prog_name="attestctl", message="%(prog)s %(version)s")
 @click.pass_context
-def attestctl(ctx: click.Context, socket: Path | None, timeout: float) -> None:
+def attestctl(ctx: click.Context, socket: Path | None, timeout: float, *, all_users: bool) -> None:
     """See, explain and decide which programs call which MCP servers."""
-    ctx.obj = ControlClient(socket=socket, timeout_s=timeout)
+    ctx.obj = ControlClient(socket=socket, timeout_s=timeout, all_users=all_users, agent=_agent)
+
+
+def _agent() -> AbstractContextManager[bool]:
+    from attestd.cli.agent import terminal_agent  # noqa: PLC0415 - only where a password is asked for
+
+    return terminal_agent()
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import click
+import msgspec
 
 from attestd.cli.command import Command, LazyGroup, client_of, json_option
 from attestd.cli.output import ask, console, fields, line, remark, table
@@ -74,6 +75,7 @@ def _show(server: Server) -> None:
         ("environment", ", ".join(server.env)),
         ("shared", "one back end for all callers" if server.shared else "a back end for each connection"),
         ("socket", server.socket),
+        ("for", "" if server.owner is None else f"uid {server.owner} alone"),
         ("sealed", server.sealed and f"direct connections: {server.sealed}"),
         ("sessions", str(server.sessions)),
         ("defined in", server.origin),
@@ -98,6 +100,7 @@ def _show(server: Server) -> None:
 @click.option("--program", metavar="DIGEST", help="Program digest that must answer; else the first one is pinned.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Environment; nothing else is inherited.")
 @click.option("--shared", is_flag=True, help="One back end for all callers instead of one for each connection.")
+@click.option("--own", is_flag=True, help="For you alone, where the administrator lets users add servers of theirs.")
 @json_option
 @click.pass_context
 def add(
@@ -115,6 +118,7 @@ def add(
     program: str | None,
     env: tuple[str, ...],
     shared: bool,
+    own: bool,
     as_json: bool,
 ) -> None:
     """Register a server and open its socket.
@@ -133,6 +137,7 @@ def add(
         program=program,
         env=dict(map(_assignment, env)),
         shared=shared,
+        own=own or msgspec.UNSET,
     )
     for server in ask(client_of(ctx), request, as_json=as_json):
         if not as_json:

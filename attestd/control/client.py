@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,12 +31,13 @@ from attestd.control.lines import (
     parse_server_line,
     same_major,
 )
-from attestd.control.messages import PROTOCOL, REPLY_BYTES, Request
+from attestd.control.messages import PROTOCOL, REPLY_BYTES, Request, Scoped
 from attestd.control.replies import Progress
 from attestd.control.routes import ROUTES
-from attestd.errors import UnreachableError, UsageError
+from attestd.errors import AgentNeededError, UnreachableError, UsageError
 
 ReplyT = TypeVar("ReplyT")
+CONNECT_S = 5.0
 _READ_BYTES = 256 * 1024
 
 
@@ -57,6 +59,10 @@ class ControlClient:
     """Longest silence of the daemon within one answer."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     us: Us = field(default_factory=Us.here)
+    all_users: bool = False
+    """Ask about all users' things, wherever a request is about somebody's."""
+    agent: Callable[[], AbstractContextManager[bool]] | None = None
+    """Makes somebody ask for passwords while it lasts; its value is whether there is now. None: nobody can."""
 
     def one(self, request: Request[ReplyT]) -> ReplyT:
         """Ask what has one answer."""
@@ -76,7 +82,25 @@ class ControlClient:
         progress: Callable[[Progress], None] = lambda _: None,
         patient: bool = False,
     ) -> Iterator[Answer]:
-        """Ask, and yield the items as they come. ``patient``: the daemon may be silent for ever (follow)."""
+        """Ask, and yield the items as they come. ``patient``: the daemon may be silent for ever (follow).
+
+        Where the daemon says that nobody is there to ask for a password, it is asked once more with an agent.
+        """
+        if self.all_users and isinstance(request, Scoped):
+            request = msgspec.structs.replace(request, all_users=True)
+        try:
+            yield from self._stream(request, progress=progress, patient=patient)
+        except RemoteError as refused:
+            if refused.code != AgentNeededError.code or self.agent is None:
+                raise
+            with self.agent() as there:
+                if not there:
+                    raise
+                yield from self._stream(request, progress=progress, patient=patient)
+
+    def _stream(
+        self, request: Request[Any], *, progress: Callable[[Progress], None], patient: bool
+    ) -> Iterator[Answer]:
         reply = ROUTES[type(request)].reply
         with self._connected() as lines:
             hello = lines.next()
@@ -100,9 +124,11 @@ class ControlClient:
         place = find(self.socket, self.us.uid, self.environ)
         owner_uid = owner(place, self.us)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(min(5.0, self.timeout_s))
+            # Blocking, with the kernel's own time limit: a full queue is waited in, not given up at.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(min(CONNECT_S, self.timeout_s)))
             try:
                 sock.connect(str(place.path))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
             except OSError as error:
                 raise UnreachableError(
                     f"cannot reach attestd at {place.path}: {error.strerror or error}",
@@ -167,6 +193,11 @@ class _Lines:
 
     def _lost(self, error: OSError) -> UnreachableError:
         return UnreachableError(f"cannot talk with attestd at {self._path}: {error.strerror or error}")
+
+
+def _timeval(seconds: float) -> bytes:
+    whole = int(seconds)
+    return struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
 
 
 def _line(nonce: str, request: Request[Any]) -> bytes:

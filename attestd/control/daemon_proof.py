@@ -4,7 +4,8 @@ Steps; each failure is an UnreachableError, and no other socket is tried after o
 ``--socket``, else the first that exists of the user's and the system's. 2. Its hands: the socket is a socket, owned
 by us or root (the system path: by whom owns its directory); nobody else can
    write the directory, nor replace anything above it.
-3. The kernel's word on who listens: that uid is the owner of the socket. 4. Where the owner is ourselves, any program
+3. The kernel's word on who listens: that uid is the owner of the socket; at the system's path also root, whose service
+   manager listens there until the service does. 4. Where the owner is ourselves, any program
 of ours could have made the socket, so the listener must be ours too: the same
    interpreter file as this program, running the ``attestd`` script that lies beside our own ``attestctl``.
    Not for the system path: only root can have made its directory.
@@ -32,6 +33,8 @@ _SO_PEERCRED: Final = 17
 _UCRED: Final = struct.Struct("3i")
 _START: Final = "start it with: attestd run --user"
 _OTHERS_WRITE: Final = 0o022
+_INTERPRETER_FLAGS: Final = frozenset({b"-I", b"-E", b"-P", b"-s", b"-B", b"-u"})
+"""Options without a value that a console script's interpreter may carry; the package's carry the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def find(explicit: Path | None, uid: int, environ: Mapping[str, str]) -> Place:
 
 
 def owner(place: Place, us: Us) -> int:
-    """Step 2: return the uid that must be listening. Raises UnreachableError."""
+    """Step 2: return the uid that must be listening: the socket's owner, or the service's. Raises UnreachableError."""
     try:
         found = place.path.lstat()
     except OSError as error:
@@ -91,14 +94,15 @@ def owner(place: Place, us: Us) -> int:
     if not stat.S_ISSOCK(found.st_mode):
         raise UnreachableError(f"cannot trust {place.path}: got something that is not a socket", hint=_START)
     directory = place.path.parent.resolve()
-    allowed = {us.uid, 0} | ({directory.stat().st_uid} if place.system else set())
+    service = directory.stat().st_uid if place.system else 0
+    allowed = {us.uid, 0, service}
     if found.st_uid not in allowed:
         raise UnreachableError(
             f"cannot trust {place.path}: got a socket of uid {found.st_uid}, expected uid {us.uid} or 0",
             hint="another user put it there; name the right one with --socket",
         )
-    _require_safe(directory, found.st_uid)
-    return found.st_uid
+    _require_safe(directory, service or found.st_uid)
+    return service or found.st_uid
 
 
 def _require_safe(directory: Path, uid: int) -> None:
@@ -121,7 +125,7 @@ def prove_listener(sock: socket.socket, place: Place, owner_uid: int, us: Us) ->
     pid: int
     uid: int
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, _UCRED.size))
-    if uid != owner_uid:
+    if uid != owner_uid and not (place.system and uid == 0):
         raise UnreachableError(
             f"cannot trust {place.path}: got a listener of uid {uid}, expected the socket's owner, uid {owner_uid}"
         )
@@ -134,8 +138,10 @@ def _require_attestd(pid: int, place: Place, us: Us) -> None:
     process = Path(f"/proc/{pid}")
     try:
         same_interpreter = (process / "exe").samefile(us.interpreter)
-        argv = (process / "cmdline").read_bytes().split(b"\0")
-        script = process / "cwd" / os.fsdecode(argv[1]) if len(argv) > 1 and argv[1] else None
+        words = (process / "cmdline").read_bytes().split(b"\0")[1:]
+        while words and words[0] in _INTERPRETER_FLAGS:
+            del words[0]
+        script = process / "cwd" / os.fsdecode(words[0]) if words and words[0] else None
         expected = [directory / "attestd" for directory in us.scripts if (directory / "attestd").is_file()]
         same_script = script is not None and script.is_file() and any(script.samefile(path) for path in expected)
     except OSError as error:

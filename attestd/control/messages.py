@@ -51,29 +51,45 @@ ProgramKind = Literal["exact", "package", "lineage"]
 Transport = Literal["stdio", "unix", "http", "sse"]
 
 
-class Request(msgspec.Struct, Generic[ReplyT], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+class Request(
+    msgspec.Struct,
+    Generic[ReplyT],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+):
     """Root of the requests. The type argument is what each item of the answer is."""
 
 
-class GetStatus(Request[Status], frozen=True, kw_only=True, tag="status"):
+class Scoped(Request[ReplyT], Generic[ReplyT], frozen=True, kw_only=True):
+    """A request about what belongs to a user."""
+
+    all_users: bool | msgspec.UnsetType = msgspec.UNSET
+    """Everybody's, not only the asker's own; on a system installation that needs the right to manage.
+
+    Left out where it is not so, for daemons of an earlier version."""
+
+
+class GetStatus(Scoped[Status], frozen=True, kw_only=True, tag="status"):
     """How the daemon is."""
 
 
-class RunDoctor(Request[Check], frozen=True, kw_only=True, tag="doctor"):
+class RunDoctor(Scoped[Check], frozen=True, kw_only=True, tag="doctor"):
     """Every check, one item each."""
 
 
-class Inspect(Request[Inspection], frozen=True, kw_only=True, tag="inspect"):
+class Inspect(Scoped[Inspection], frozen=True, kw_only=True, tag="inspect"):
     """Evidence and attestation result of a process. ``pid`` None: of the caller itself."""
 
     pid: Pid | None = None
 
 
-class ListSessions(Request[Session], frozen=True, kw_only=True, tag="ps"):
+class ListSessions(Scoped[Session], frozen=True, kw_only=True, tag="ps"):
     """Live sessions."""
 
 
-class ListPending(Request[Pending], frozen=True, kw_only=True, tag="pending"):
+class ListPending(Scoped[Pending], frozen=True, kw_only=True, tag="pending"):
     """Refused clients that wait for a decision."""
 
 
@@ -98,7 +114,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_level: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1
 
 
-class ShowPending(Request[PendingDetail], frozen=True, kw_only=True, tag="pending-show"):
+class ShowPending(Scoped[PendingDetail], frozen=True, kw_only=True, tag="pending-show"):
     """One of them, what these terms would grant, and the difference from the last approval. Nothing is changed."""
 
     pending: Word
@@ -106,7 +122,7 @@ class ShowPending(Request[PendingDetail], frozen=True, kw_only=True, tag="pendin
     terms: Terms = Terms()
 
 
-class Approve(Request[Grant], frozen=True, kw_only=True, tag="approve"):
+class Approve(Scoped[Grant], frozen=True, kw_only=True, tag="approve"):
     """Make one grant."""
 
     pending: Word
@@ -117,14 +133,14 @@ class Approve(Request[Grant], frozen=True, kw_only=True, tag="approve"):
     now."""
 
 
-class Deny(Request[Denied], frozen=True, kw_only=True, tag="deny"):
+class Deny(Scoped[Denied], frozen=True, kw_only=True, tag="deny"):
     """Drop a pending entry; ``always`` keeps it from coming back."""
 
     pending: Word
     always: bool = False
 
 
-class ListGrants(Request[Grant], frozen=True, kw_only=True, tag="grants"):
+class ListGrants(Scoped[Grant], frozen=True, kw_only=True, tag="grants"):
     """Grants, newest last. Filters are joined by *and*."""
 
     server: str | None = None
@@ -134,19 +150,19 @@ class ListGrants(Request[Grant], frozen=True, kw_only=True, tag="grants"):
     """Revoked and expired ones too."""
 
 
-class ShowGrant(Request[Grant], frozen=True, kw_only=True, tag="grants-show"):
+class ShowGrant(Scoped[Grant], frozen=True, kw_only=True, tag="grants-show"):
     """One grant."""
 
     grant: Word
 
 
-class RevokeGrants(Request[Grant], frozen=True, kw_only=True, tag="grants-revoke"):
+class RevokeGrants(Scoped[Grant], frozen=True, kw_only=True, tag="grants-revoke"):
     """End grants now; the sessions that live on them end within a second. All of them or none."""
 
     grants: Annotated[tuple[Word, ...], msgspec.Meta(min_length=1, max_length=1024)]
 
 
-class RenewGrant(Request[Grant], frozen=True, kw_only=True, tag="grants-renew"):
+class RenewGrant(Scoped[Grant], frozen=True, kw_only=True, tag="grants-renew"):
     """Let a grant that ends at a time end later, counted from now."""
 
     grant: Word
@@ -154,11 +170,11 @@ class RenewGrant(Request[Grant], frozen=True, kw_only=True, tag="grants-renew"):
     """A duration such as 1h."""
 
 
-class ListServers(Request[Server], frozen=True, kw_only=True, tag="servers"):
+class ListServers(Scoped[Server], frozen=True, kw_only=True, tag="servers"):
     """The registry."""
 
 
-class ShowServer(Request[Server], frozen=True, kw_only=True, tag="servers-show"):
+class ShowServer(Scoped[Server], frozen=True, kw_only=True, tag="servers-show"):
     """One server."""
 
     name: Word
@@ -182,9 +198,11 @@ class AddServer(Request[Server], frozen=True, kw_only=True, tag="servers-add"):
     env: dict[Word, str] = {}
     run_as: Word = "caller"
     shared: bool = False
+    own: bool | msgspec.UnsetType = msgspec.UNSET
+    """For the asker alone, where the administrator allows it."""
 
 
-class TrustServer(Request[Server], frozen=True, kw_only=True, tag="servers-trust"):
+class TrustServer(Scoped[Server], frozen=True, kw_only=True, tag="servers-trust"):
     """Forget which program answered at a server's address: the next one that answers is pinned."""
 
     name: Word
@@ -204,19 +222,19 @@ class UnsealServer(Request[Server], frozen=True, kw_only=True, tag="servers-unse
     name: Word
 
 
-class RemoveServer(Request[Server], frozen=True, kw_only=True, tag="servers-remove"):
+class RemoveServer(Scoped[Server], frozen=True, kw_only=True, tag="servers-remove"):
     """Take a server out of the registry; its sessions end."""
 
     name: Word
 
 
-class Explain(Request[Explanation], frozen=True, kw_only=True, tag="explain"):
+class Explain(Scoped[Explanation], frozen=True, kw_only=True, tag="explain"):
     """One decision again."""
 
     decision: Word
 
 
-class Why(Request[Explanation], frozen=True, kw_only=True, tag="why"):
+class Why(Scoped[Explanation], frozen=True, kw_only=True, tag="why"):
     """A call that has not happened. Exactly one of tool, resource and prompt, or none: may it connect?"""
 
     pid: Pid | None = None
@@ -227,14 +245,14 @@ class Why(Request[Explanation], frozen=True, kw_only=True, tag="why"):
     prompt: Word | None = None
 
 
-class TailAudit(Request[Record], frozen=True, kw_only=True, tag="audit-tail"):
+class TailAudit(Scoped[Record], frozen=True, kw_only=True, tag="audit-tail"):
     """The last records, oldest first; with ``follow``, then each new one until the client goes."""
 
     lines: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 10
     follow: bool = False
 
 
-class QueryAudit(Request[Record], frozen=True, kw_only=True, tag="audit-query"):
+class QueryAudit(Scoped[Record], frozen=True, kw_only=True, tag="audit-query"):
     """Records that match every stated field, oldest first."""
 
     since: datetime | None = None

@@ -143,7 +143,7 @@ class PolicyState(Reply, frozen=True, kw_only=True):
 
 
 class AuditState(Reply, frozen=True, kw_only=True):
-    """Size and head of the log."""
+    """Size and head of the log; 0 and empty for who may not know how much others do."""
 
     records: int
     head: str
@@ -190,7 +190,7 @@ class Status(Reply, frozen=True, kw_only=True):
     """Digests named by ``approval.approvers``; empty by default."""
     errors: tuple[Trouble, ...] = ()
     not_protected: tuple[str, ...] = ()
-    """In user mode: ``control.usermode.NOT_PROTECTED``."""
+    """In plain words: ``control.usermode``, ``control.systemmode``."""
     seals: tuple[SealState, ...] = ()
     """What is, or should be, sealed."""
     note: str = ""
@@ -358,6 +358,8 @@ class Server(Reply, frozen=True, kw_only=True):
     """Why it is not running, or empty."""
     sealed: str = ""
     """What becomes of direct connections to a sealed server; empty: it is not sealed."""
+    owner: int | None = None
+    """The uid that registered it for itself alone; its name then ends with that. None: for everybody."""
 
 
 class Clause(Reply, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ builds everything new that can be refused first, and changes nothing if any of i
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
-from collections import deque
+from collections import defaultdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,28 +25,38 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
+from attestd.daemon.admitting import admission_of, renew_admission
 from attestd.daemon.approvals import Approvals
-from attestd.daemon.backs import Backs, ServerImage
-from attestd.daemon.config import ServerSettings, Settings, load_servers, load_settings
+from attestd.daemon.backs import ServerImage
+from attestd.daemon.config import ServerSettings, Settings, load_settings
 from attestd.daemon.http import HttpFronts
-from attestd.daemon.http_backs import HttpBacks
 from attestd.daemon.installation import Installation, find_installation
 from attestd.daemon.links import Links
-from attestd.daemon.opening import challenge, open_session
-from attestd.daemon.paths import Paths, policy_directory, private_directory
+from attestd.daemon.listening import Listening
+from attestd.daemon.opening import challenge, closed, open_session
+from attestd.daemon.paths import (
+    Paths,
+    configuration_directory,
+    policy_directory,
+    private_directory,
+    socket_directory,
+)
 from attestd.daemon.policy import Policy, load_policy
+from attestd.daemon.polkit import Authority
 from attestd.daemon.refusing import Refusing
+from attestd.daemon.registry import Registered, Registry, socket_of
 from attestd.daemon.relays import taken
 from attestd.daemon.seals import Seals
-from attestd.daemon.server_notes import ServerNotes
+from attestd.daemon.server_notes import backs_of
 from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
+from attestd.daemon.troubles import Troubles
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ToolFacts
 from attestd.enforcement.bindings import Bindings
 from attestd.enforcement.bridge_effects import Eras
 from attestd.enforcement.connection import Connection
 from attestd.enforcement.first_byte import FirstBytes
-from attestd.enforcement.listener import Admission, Listener, OpenSession, listen
+from attestd.enforcement.listener import Listener, OpenSession, tell
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.shared import SharedServer
 from attestd.enforcement.tcp_listener import dressed
@@ -62,27 +73,33 @@ from attestd.mediation import Attested
 from attestd.wire.lists import tool_hints
 from attestd.wire.model import ListKind
 
+LOG = logging.getLogger("attestd")
 SWEEP_S = 0.5
 """How often sessions are looked at without a message: an exec ends one within this time."""
 FLUSH_S = 5.0
 WORKERS = 8
-LAST_ERRORS = 20
+READERS = 4
+"""Threads that read the audit log for people."""
 
 
 class Front(msgspec.Struct, kw_only=True):
     """One served server."""
 
     settings: ServerSettings
+    owner: int | None = None
+    """The user that it is for; None: everybody."""
     listener: Listener
     path: Path
     bindings: Bindings
     silent: FirstBytes
     """Connections that have said nothing yet."""
     shared: SharedServer | None = None
-    eras: Eras = msgspec.field(default_factory=Eras)
-    """What is known of the eras of its back end."""
+    eras: dict[int, Eras] = msgspec.field(default_factory=partial(defaultdict, Eras))
+    """What is known of the eras of its back end, by the uid that it serves: another user's may be another program."""
     image: ServerImage | None = None
     trouble: str = ""
+    trouble_uid: int | None = None
+    """For whom it was tried."""
 
 
 class Daemon:
@@ -98,35 +115,42 @@ class Daemon:
         host_id: str,
         acceptors: Acceptors | None = None,
         sealer: Sealer | None = None,
+        listening: Listening | None = None,
+        authority: Authority | None = None,
     ) -> None:
-        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed."""
+        """Without ``acceptors``, servers on loopback TCP cannot be attested; without ``sealer``, none can be sealed.
+
+        Without ``listening``, every socket is made here; without ``authority``, only root decides on a system
+        installation.
+        """
         self.paths = paths
+        self.listening = listening or Listening()
         self.recorder = recorder
         self.kernel = kernel
         self.launcher = launcher
         self.started = time.time()
         self.loop = asyncio.get_running_loop()
-        self.workers = Workers(WORKERS, "evidence")
-        self.errors: deque[tuple[datetime, str]] = deque(maxlen=LAST_ERRORS)
+        self.workers, self.readers = Workers(WORKERS, "evidence"), Workers(READERS, "log")
+        self.authority = authority
+        self.troubles = Troubles()
+        self.registry = Registry(paths)
         self.fronts: dict[str, Front] = {}
         self.sessions: dict[Channel, SessionInfo] = {}
-        self.tools: dict[str, dict[str, ToolFacts]] = {}
+        self.tools: dict[tuple[str, int], dict[str, ToolFacts]] = {}
         self.generation = self.grants_version = 0
         self.installation: Installation = find_installation()
-        self.links = Links(self)
-        self.refusals = Refusing(self)
+        self.links, self.refusals = Links(self), Refusing(self)
         self._timers: list[asyncio.TimerHandle] = []
-        private_directory(paths.config, 0o700 if paths.user_mode else 0o755)
+        configuration_directory(paths)
         private_directory(paths.state, 0o700)
         self.settings: Settings = load_settings(paths.config_file)
         self.host_id = self.settings.identity.host_id or host_id
         self.naming = Naming(trust_domain=self.settings.identity.trust_domain, host_id=self.host_id)
-        servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+        servers = self.registry.load(self.settings)
         self.policy: Policy = load_policy(policy_directory(), paths.policies, self.host_id)
         self.appraiser: Appraiser = self._made_appraiser()
         """With the class table of the active generation; a new one for each, so it never answers from an older one."""
-        limits = self.settings.limits
-        self.admission = Admission(connections=limits.connections_per_uid, attesting=limits.attesting_per_uid)
+        self.admission = admission_of(self.settings.limits, user_mode=paths.user_mode)
         self.audit = AuditLogFile(
             paths.audit, f"attestd.local/{self.host_id[:16]}", high_water=paths.state / "audit.head"
         )
@@ -137,7 +161,7 @@ class Daemon:
             raise
         try:
             self.seals = Seals(self, sealer)
-            self.backs, self.http_backs = self._made_backs(acceptors)
+            self.backs, self.http_backs = backs_of(self, acceptors)
             self.http = HttpFronts(self)
             self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
             self._activate(self.policy)
@@ -149,27 +173,6 @@ class Daemon:
             raise
         self._later(SWEEP_S, self._sweep)
         self._later(FLUSH_S, self._flush)
-
-    def _made_backs(self, acceptors: Acceptors | None) -> tuple[Backs, HttpBacks]:
-        notes = ServerNotes(self)
-        backs = Backs(
-            loop=self.loop,
-            launcher=self.launcher,
-            kernel=self.kernel,
-            workers=self.workers,
-            attest_seconds=lambda: self.settings.limits.attest_seconds,
-            seen=notes.seen,
-        )
-        http = HttpBacks(
-            loop=self.loop,
-            backs=backs,
-            acceptors=acceptors,
-            pins=self.approvals.store,
-            pinned=notes.pinned,
-            state=notes.state,
-            let_through=self.seals.let_through,
-        )
-        return backs, http
 
     # -- for sessions (``sessions.Desk``) ---------------------------------------------------------------------------
 
@@ -198,28 +201,37 @@ class Daemon:
 
     # -- servers ----------------------------------------------------------------------------------------------------
 
-    def _open_fronts(self, servers: dict[str, ServerSettings]) -> None:
+    def _open_fronts(self, servers: dict[str, Registered]) -> None:
         private_directory(self.paths.runtime, 0o700 if self.paths.user_mode else 0o755)
-        private_directory(self.paths.sockets, 0o700 if self.paths.user_mode else 0o755)
+        socket_directory(self.paths, self.paths.sockets)
         for server in servers.values():
-            self.open_front(server)
+            self.open_front(server.settings, server.owner)
+        self._tell_owners()
         self.http.listen(self.settings.listen.port)
+        self.listening.settle(self.paths.sockets, self.settings.listen.port)
         self.seals.start()
 
-    def open_front(self, server: ServerSettings) -> Front:
-        """Listen for one server. Raises ConfigurationError."""
-        path = self.paths.sockets / f"{server.name}.sock"
-        sock = listen(path)
-        listener = self.listener(sock, server.name, partial(self._await_framing, server.name))
-        front = Front(settings=server, listener=listener, path=path, bindings=Bindings(), silent=FirstBytes(self.loop))
+    def open_front(self, server: ServerSettings, owner: int | None = None) -> Front:
+        """Listen for one server, its name the whole one. Raises ConfigurationError."""
+        path = socket_of(self.paths.sockets, server.name)
+        if owner is not None:
+            socket_directory(self.paths, path.parent)
+        sock = self.listening.server(server.name, path)
+        listener = self.listener(sock, server.name, partial(self._await_framing, server.name), owner)
+        silent = FirstBytes(self.loop)
+        front = Front(settings=server, owner=owner, listener=listener, path=path, bindings=Bindings(), silent=silent)
         if server.shared:
             limits = self.settings.limits.wire()
             front.shared = SharedServer(self.loop, partial(self.links.below_shared, front), limits, __version__)
         self.fronts[server.name] = front
         return front
 
-    def listener(self, sock: socket.socket, server: str, opened: OpenSession) -> Listener:
-        """Accept and attest on one listening socket."""
+    def _tell_owners(self) -> None:
+        for uid, text in self.registry.troubles.items():
+            self.trouble(text, uid)
+
+    def listener(self, sock: socket.socket, server: str, opened: OpenSession, owner: int | None = None) -> Listener:
+        """Accept and attest on one listening socket; with ``owner`` nobody else is served there."""
         return Listener(
             loop=self.loop,
             sock=sock,
@@ -232,22 +244,26 @@ class Daemon:
             open_session=partial(self._opened, opened),
             refused=self.refusals.turned_away,
             dressed=dressed,
+            owner=owner,
         )
 
-    def close_front(self, name: str, cause: Cause, text: str) -> Front:
-        """Stop serving one server; its sessions end."""
+    def close_front(self, name: str, cause: Cause, text: str, *, pause: bool = False) -> Front:
+        """Stop serving one server; its sessions end. ``pause``: the daemon ends, and may be back."""
         front = self.server(name)
         del self.fronts[name]
         front.listener.close()
         front.silent.close()
-        front.path.unlink(missing_ok=True)
+        if pause:
+            self.listening.paused(front.path)
+        else:
+            self.listening.gone(name, front.path)
         for connection, info in list(self.sessions.items()):
             if info.server == name:
                 connection.close(cause, text)
         if front.shared is not None:
             front.shared.close()
         self.http_backs.forget(name)
-        self.tools.pop(name, None)
+        self.tools = {key: tools for key, tools in self.tools.items() if key[0] != name}
         self.http.forget(name)
         return front
 
@@ -257,6 +273,8 @@ class Daemon:
         try:
             opened(sock, peer, attested, old_bytes)
         except BaseException as error:
+            if isinstance(error, AuditUnavailableError):
+                tell(sock, "", Cause.AUDIT_UNAVAILABLE, error.message, dressed)
             self._dismiss(sock, peer, attested)
             if not isinstance(error, AttestdError):
                 raise
@@ -330,34 +348,21 @@ class Daemon:
         info = self.sessions.pop(channel, None)
         if info is None:
             return None
-        entry = Entry(
-            kind="session",
-            id=info.id,
-            session=info.id,
-            server=info.server,
-            method="close",
-            caller=info.caller.digest,
-            verdict="end",
-            cause=cause,
-            uid=info.peer.uid,
-            pid=info.peer.pid,
-            detail={"why": text[:256], "calls": channel.session.calls, "denials": channel.session.denials},
-        )
         unwritten = info.settle(time.time_ns())
         if unwritten:
             self.trouble(f"cannot record {unwritten} more refusals of session {info.id}")
-        self.record(entry)
+        self.record(closed(info, channel, cause, text))
         return info
 
-    def learn(self, server: str, kind: ListKind, result: dict[str, Any]) -> None:
-        """What the tools of a server are, from its own list."""
+    def learn(self, server: str, uid: int, kind: ListKind, result: dict[str, Any]) -> None:
+        """What the tools of a server are, from its own list, for callers of the uid that it was shown to."""
         if kind is ListKind.TOOLS:
             hints = {
                 name: msgspec.convert(hint, ToolFacts, from_attributes=True)
                 for name, hint in tool_hints(result).items()
             }
-            self.tools.setdefault(server, {}).update(hints)
-            self.http.learn(server, result)
+            self.tools.setdefault((server, uid), {}).update(hints)
+            self.http.learn(server, uid, result)
 
     def changed(self) -> None:
         """Grants or policy are not what they were: every session decides anew from now on, and clients are told."""
@@ -375,30 +380,31 @@ class Daemon:
             self.trouble(error.message)
             return -1
 
-    def trouble(self, text: str) -> None:
-        """Remember an error for ``status``."""
-        self.errors.append((datetime.now(UTC), text))
+    def trouble(self, text: str, uid: int | None = None) -> None:
+        """Remember an error for ``status``; one that is the affair of one user only is told with its uid."""
+        if self.troubles.add(text, uid):
+            LOG.warning("%s", text if uid is None else f"uid {uid}: {text}")
 
     def reload(self) -> tuple[str, ...]:
         """Read settings, servers and policy again; what changed, in words. Raises, and then nothing changed."""
         settings = load_settings(self.paths.config_file)
-        servers = load_servers(self.paths.servers, self.paths.sockets, user_mode=self.paths.user_mode)
+        servers = self.registry.load(settings)
         policy = load_policy(policy_directory(), self.paths.policies, self.host_id)
         self.http.listen(settings.listen.port)
         changes: list[str] = []
-        for name in [n for n, f in self.fronts.items() if servers.get(n) != f.settings]:
+        now = {name: server.settings for name, server in servers.items()}
+        for name in [n for n, f in self.fronts.items() if now.get(n) != f.settings]:
             self.close_front(name, Cause.SHUTTING_DOWN, "the server's configuration changed")
             changes.append(f"server {name}: {'changed' if name in servers else 'removed'}")
         for name, server in servers.items():
             if name not in self.fronts:
-                self.open_front(server)
+                self.open_front(server.settings, server.owner)
                 changes.append(f"server {name}: open")
+        self._tell_owners()
         if settings != self.settings:
             changes.append("settings: changed")
         self.settings = settings
-        self.admission.set_limits(
-            connections=settings.limits.connections_per_uid, attesting=settings.limits.attesting_per_uid
-        )
+        renew_admission(self.admission, settings.limits, user_mode=self.paths.user_mode)
         if policy.engine.generation != self.policy.engine.generation or policy.table != self.policy.table:
             changes.append("policy: changed")
             self._activate(policy)
@@ -443,7 +449,7 @@ class Daemon:
         self.seals.abandon()
         self.http.close()
         for name in list(self.fronts):
-            self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping")
+            self.close_front(name, Cause.SHUTTING_DOWN, "attestd is stopping", pause=True)
 
     def abandon(self) -> None:
         """Undo a start that could not be finished."""
@@ -451,6 +457,7 @@ class Daemon:
             timer.cancel()
         self._close_fronts()
         self.workers.shutdown()
+        self.readers.shutdown()
         self.approvals.close()
         self.audit.close()
 
@@ -462,6 +469,7 @@ class Daemon:
         await self.http_backs.close()
         await self.launcher.close()
         self.workers.shutdown()
+        self.readers.shutdown()
         self.seals.close()
         self.refusals.settle(end=True)
         self.record(Entry(kind="log", id="stop"))

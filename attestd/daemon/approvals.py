@@ -45,6 +45,8 @@ class Approver(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     display: str
     how: str
+    everyone: bool = False
+    """It was given the right to manage."""
 
     @property
     def key(self) -> str:
@@ -53,8 +55,8 @@ class Approver(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sees(self) -> int | None:
-        """Whose waiting requests this approver may see: root's view is everybody's."""
-        return None if self.uid == 0 else self.uid
+        """Whose waiting requests this approver may see; None: everybody's."""
+        return None if self.uid == 0 or self.everyone else self.uid
 
 
 class Approvals:

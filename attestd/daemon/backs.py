@@ -18,8 +18,9 @@ import msgspec
 
 from attestd.appraisal.digests import program_digest
 from attestd.daemon.config import ServerSettings
+from attestd.daemon.stdio_settings import sandbox
 from attestd.enforcement.link import ServerError
-from attestd.enforcement.workers import TooSlowError, Workers
+from attestd.enforcement.workers import NOBODY, TooSlowError, Workers
 from attestd.errors import AttestdError, Cause, EvidenceError
 from attestd.evidence.model import Evidence
 from attestd.evidence.protocol import Collected, Kernel
@@ -59,9 +60,9 @@ class StdioBack:
         self.write_fd = -1
         self.describe = ""
 
-    async def start(self, launcher: Launcher) -> int:
+    async def start(self, launcher: Launcher, client: int | None = None) -> int:
         """Start it; the pid. Raises AttestdError."""
-        self._backend = await launcher.start(self._command, self._exited)
+        self._backend = await launcher.start(self._command, self._exited, client)
         self.read_fd = self._backend.stdout_fd
         self.write_fd = self._backend.stdin_fd
         return self._backend.pid
@@ -134,14 +135,22 @@ class Backs:
         self._attest_seconds = attest_seconds
         self.seen = seen
 
-    async def open(self, server: ServerSettings) -> StdioBack | UnixBack:
-        """An opened and attested back end. Raises ServerError."""
-        return await (self._stdio(server) if server.transport == "stdio" else self._unix(server))
+    async def open(self, server: ServerSettings, client: int | None = None) -> StdioBack | UnixBack:
+        """An opened and attested back end; ``client``: pidfd of who it is for. Raises ServerError."""
+        return await (self._stdio(server, client) if server.transport == "stdio" else self._unix(server))
 
-    async def _stdio(self, server: ServerSettings) -> StdioBack:
-        back = StdioBack(Command(argv=server.command, env=environment(server), cwd=server.cwd))
+    async def _stdio(self, server: ServerSettings, client: int | None) -> StdioBack:
+        back = StdioBack(
+            Command(
+                argv=server.command,
+                env=environment(server),
+                cwd=server.cwd,
+                name=server.name,
+                sandbox=sandbox(server),
+            )
+        )
         try:
-            pid = await back.start(self._launcher)
+            pid = await back.start(self._launcher, client)
             evidence = await self._collect(partial(self.kernel.collect_pid, pid))
             image = self.examined(server, evidence)
             back.describe = image.describe
@@ -177,7 +186,7 @@ class Backs:
             peer = self.kernel.peer(sock.fileno())
             demand_uid(server, peer.uid, server.socket)
             held = sock.dup()  # what hangs keeps a socket of its own
-            evidence = await self._collect(partial(self.kernel.collect, held.fileno(), peer), held.close)
+            evidence = await self._collect(partial(self.kernel.collect, held.fileno(), peer), held.close, peer.uid)
             image = self.examined(server, evidence)
             if image != known:
                 self.seen(server.name, image)
@@ -198,24 +207,28 @@ class Backs:
             raise
         return sock, image
 
-    async def _collect(self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None) -> Evidence:
+    async def _collect(
+        self, collect: Callable[[], Collected], release: Callable[[], None] = lambda: None, owner: int = NOBODY
+    ) -> Evidence:
         def late(collected: Collected | None) -> None:
             release()
             if collected is not None:
                 collected.watch.close()
 
-        collected = await self.work(collect, late)
+        collected = await self.work(collect, late, owner)
         late(collected)
         return collected.evidence
 
-    async def work(self, look: Callable[[], T], late: Callable[[T | None], None]) -> T:
+    async def work(self, look: Callable[[], T], late: Callable[[T | None], None], owner: int = NOBODY) -> T:
         """What a worker thread finds out about a server; ``late`` is called instead if nobody waits any more.
+
+        ``owner``: the uid that the server runs as, where that is known already.
 
         Raises ServerError if it takes too long, and what ``look`` raises.
         """
         seconds = self._attest_seconds()
         try:
-            return await self._workers.run(look, seconds=seconds, late=late)
+            return await self._workers.run(look, seconds=seconds, late=late, owner=owner)
         except asyncio.CancelledError:  # ``late`` lets go
             raise
         except TooSlowError as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from attestd.daemon.http_settings import http_rules
+from attestd.daemon.stdio_settings import stdio_rules
 from attestd.errors import ConfigurationError
 from attestd.wire.model import Limits
 
@@ -19,6 +20,7 @@ SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its terminating zero."""
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+OrNone = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +36,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bytes of messages that wait on one connection until the client has answered the challenge."""
     connections_per_uid: Positive = 1024
     """Open connections of one user, to all servers together; likewise sessions over HTTP, which outlive those."""
+    connections_per_minute: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """New connections of one user in a minute, to all servers together; 0: 600 on a system installation, any number in
+    user mode."""
     attesting_per_uid: Positive = 256
     """Connections of one user that wait to be attested."""
     refusals_per_minute: Positive = 20
@@ -79,6 +84,13 @@ class ListenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Values of `Origin` that may use HTTP besides the service's own, for pages that you trust."""
 
 
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[servers]``: who may register servers, on a system installation."""
+
+    users_may_add: bool = False
+    """Whether users may register servers that they run themselves, each for itself alone."""
+
+
 class SealSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[seal]`: servers that `attestctl servers seal` made reachable only through attestd."""
 
@@ -95,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     identity: IdentitySettings = IdentitySettings()
     listen: ListenSettings = ListenSettings()
     seal: SealSettings = SealSettings()
+    servers: RegistrySettings = RegistrySettings()
     note: str = ""
     """Shown by ``attestctl status``: what this instance is for."""
 
@@ -109,6 +122,22 @@ class BackPeer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     program: str | None = None
     """Program digest (executable and script, see `attestctl inspect`), 64 hex digits. None on loopback HTTP: the
     program that answers first is pinned."""
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[server.limits]`: for a started server; 0: none of its own. Neither it nor what it starts can raise them."""
+
+    open_files: OrNone = 0
+    """Open files of one process."""
+    processes: OrNone = 0
+    """Processes of the uid that the server runs as, all of its programs together; in system mode also of the server's
+    cgroup, and at most 512 for `isolated`."""
+    address_space_mib: OrNone = 0
+    """Address space of one process, MiB. Some runtimes (Node, Java) reserve much more than they use."""
+    file_mib: OrNone = 0
+    """Largest file that one process may write, MiB."""
+    memory_mib: OrNone = 0
+    """Memory of the server and all that it starts, MiB; in system mode only."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,7 +166,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Absolute path of the certificate authorities (PEM) that may vouch for `url`, instead of the system's."""
     peer: BackPeer = BackPeer()
     run_as: str = "caller"
-    """Only `caller` in user mode: servers run as you."""
+    """Whom a started server runs as. `caller`: who called it, each caller with a server of its own; `user:NAME`: that
+    local account; `isolated`: a uid that belongs to this server and this caller alone, without groups. User mode knows
+    only `caller`: you. Nobody's server runs as root, but that of `user:root`."""
+    network: bool = True
+    """False: a started server has no network at all, loopback included; Unix sockets that it can reach remain."""
+    read_only: bool = False
+    """True: a started server may write to no file (Landlock, Linux 6.2)."""
+    writable: tuple[str, ...] = ()
+    """Absolute paths that it may write to all the same, each with everything below it."""
+    limits: ServerLimits = ServerLimits()
     shared: bool = False
     """One back end for all callers instead of one for each connection."""
     bridge: Literal["auto", "always", "never"] = "auto"
@@ -157,17 +195,24 @@ def load_settings(path: Path) -> Settings:
     return _load(path, Settings) if path.exists() else Settings()
 
 
-def load_servers(directory: Path, sockets: Path, *, user_mode: bool) -> dict[str, ServerSettings]:
-    """Every ``*.toml`` of ``directory`` by server name. A missing directory is no server."""
+def load_servers(
+    directory: Path, sockets: Path, *, user_mode: bool, only: Path | None = None
+) -> dict[str, ServerSettings]:
+    """Every ``*.toml`` of ``directory``, or one of them, by server name. A missing directory is no server."""
     servers: dict[str, ServerSettings] = {}
     files: dict[str, Path] = {}
-    for path in sorted(directory.glob("*.toml")) if directory.is_dir() else ():
+    for path in (only,) if only is not None else sorted(directory.glob("*.toml")) if directory.is_dir() else ():
         server = _load(path, _ServerFile).server
         validate_server(server, path, sockets, user_mode=user_mode)
         if server.name in servers:
             raise ConfigurationError(
                 f"{path}: server {server.name!r} is already defined in {files[server.name]}",
                 hint="give one of them another name, or remove it",
+            )
+        if server.transport == "stdio" and not user_mode and path.stem != server.name:
+            raise ConfigurationError(
+                f"{path}: server.name: found {server.name!r}, expected {path.stem!r}, as the file is called",
+                hint="the launcher finds the file by the server's name: rename one of them",
             )
         servers[server.name] = server
         files[server.name] = path
@@ -226,8 +271,7 @@ def validate_server(server: ServerSettings, path: Path, sockets: Path, *, user_m
         ),
         (unix and bool(server.command), "command", list(server.command), "no command: attestd does not start it"),
         (any("\0" in word for word in words), "command", "a NUL character", "text without NUL"),
-        (user_mode and server.run_as != "caller", "run_as", server.run_as, '"caller": user mode starts servers as you'),
-        (not user_mode and stdio, "transport", server.transport, '"unix": system mode does not start servers yet'),
+        *stdio_rules(server, user_mode=user_mode),
         *http_rules(server),
     )
     for broken, key, found, expected in rules:
@@ -254,6 +298,13 @@ def write_server(directory: Path, server: ServerSettings) -> Path:
         f"shared = {str(server.shared).lower()}",
         f"bridge = {_toml(server.bridge)}",
     ]
+    if server.transport == "stdio":
+        lines += [f"network = {str(server.network).lower()}", f"read_only = {str(server.read_only).lower()}"]
+        lines.append("writable = [" + ", ".join(_toml(path) for path in server.writable) + "]")
+        lines += [
+            "[server.limits]",
+            *(f"{key} = {value}" for key, value in msgspec.structs.asdict(server.limits).items()),
+        ]
     if server.peer != BackPeer():
         lines.append("[server.peer]")
         lines += [f"uid = {server.peer.uid}"] if server.peer.uid is not None else []

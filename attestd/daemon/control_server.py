@@ -4,9 +4,10 @@ For each connection 1. The kernel's word on the peer. In user mode only the daem
 connection limits come next. 2. The caller is attested, outside the loop. Not a byte is read before. 3. Hello, with a
 nonce that every request must carry: what was written before the attestation cannot know it. Then for each line 4.
 Read it: one line of at most REQUEST_BYTES, in time, from one writer. Descriptors that come along are refused. 5.
-Still the same process: the writer is the peer, image and chain are unchanged (``Watch.verify``). 6. Parse it. What
-``ROUTES`` marks needs ``Service.authorize_approver``, and then step 5 once more, since that may wait. 7. Answer. A
-client that hangs up, or sends more before its answer is complete, ends the work that was done for it.
+Still the same process: the writer is the peer, image and chain are unchanged (``Watch.verify``). 6. Parse it.
+``Service.authorize`` says by what right it is asked, and then step 5 once more, since that may wait for a password; the
+client is told meanwhile that it goes on. 7. Answer. A client that hangs up, or sends more before its answer is
+complete, ends the work that was done for it.
 
 A refusal is told and, where the connection cannot be trusted any more, ends it. An exception of the service that is
 not an AttestdError is our bug: the client is told ``internal``, ``on_bug`` gets the exception, everybody else goes
@@ -28,7 +29,8 @@ from typing import Any, Generic, TypeVar
 from attestd import __version__
 from attestd.control.lines import Done, Failure, Hello, encode, encode_reply, failure_of, parse_request
 from attestd.control.messages import PROTOCOL, REPLY_BYTES, AnyRequest
-from attestd.control.routes import ROUTES, Shape
+from attestd.control.replies import Progress
+from attestd.control.routes import ROUTES, Right, Shape
 from attestd.control.service import ControlCaller, Service
 from attestd.daemon.control_connection import Connection, ProofError
 from attestd.daemon.control_socket import bind, unlink_own
@@ -37,6 +39,10 @@ from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Watch
 
 ResultT = TypeVar("ResultT")
+TAKEN_AT_ONCE = 64
+TURNED_AWAY_AT_ONCE = 16
+BREATH_S = 0.02
+EXHAUSTED_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +64,8 @@ class ControlLimits:
     """From hello, or from the end of the last answer, to the end of the next line."""
     write_s: float = 30.0
     """A client that does not take its answer for so long is dropped."""
+    waiting_s: float = 5.0
+    """How often a client is told that a person is being asked."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +84,8 @@ class ControlServer(Generic[ResultT]):
     on_bug: Callable[[BaseException], None]
     limits: ControlLimits = field(default_factory=ControlLimits)
     mode: int = 0o600
+    passed: socket.socket | None = None
+    """The listening socket, where the service manager made it and keeps it; its file stays when we go."""
     _listener: socket.socket | None = None
     _inode: tuple[int, int] = (0, 0)
     _open: Counter[int] = field(default_factory=Counter)
@@ -83,9 +93,11 @@ class ControlServer(Generic[ResultT]):
 
     def start(self) -> None:
         """Bind, listen, accept. Raises ConfigurationError where the path is in use or in unsafe hands."""
-        listener = bind(self.path, self.mode)
-        found = self.path.lstat()
-        self._inode = (found.st_dev, found.st_ino)
+        listener = self.passed
+        if listener is None:
+            listener = bind(self.path, self.mode)
+            found = self.path.lstat()
+            self._inode = (found.st_dev, found.st_ino)
         self._listener = listener
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
@@ -95,52 +107,63 @@ class ControlServer(Generic[ResultT]):
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            unlink_own(self.path, self._inode)
+            if self.passed is None:
+                unlink_own(self.path, self._inode)
         for task in tuple(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
     def _accept(self) -> None:
-        if self._listener is None:
-            return
-        try:
-            sock, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # too many open files, connection aborted: the next readiness tries again
-            self._pause(error)
-            return
+        """Take what waits; after a flood of one user's, breathe, so that the loop serves the others."""
+        turned_away = 0
+        for _ in range(TAKEN_AT_ONCE):
+            if self._listener is None:
+                return
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # too many open files, connection aborted: the next readiness tries again
+                self.on_bug(error)
+                self._pause(EXHAUSTED_S)
+                return
+            turned_away += not self._accepted(sock)
+            if turned_away >= TURNED_AWAY_AT_ONCE:
+                self._pause(BREATH_S)
+                return
+
+    def _accepted(self, sock: socket.socket) -> bool:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
         try:
             peer = self.peer_of(sock.fileno())  # 1
         except AttestdError:
             sock.close()
-            return
+            return False
         refusal = self._refuse_at_accept(peer)
         if refusal is not None:
             with contextlib.suppress(OSError):
                 sock.send(encode(failure_of(refusal)))
             sock.close()
-            return
+            return False
         self._open[peer.uid] += 1
         task = asyncio.get_running_loop().create_task(self._serve(sock, peer))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return True
 
-    def _pause(self, error: OSError) -> None:
-        """Without descriptors the listener stays readable: look again in a moment instead of spinning."""
+    def _pause(self, seconds: float) -> None:
+        """The listener stays readable: look again in a moment instead of spinning."""
         if self._listener is None:
             return
         loop, listener = asyncio.get_running_loop(), self._listener
-        self.on_bug(error)
         loop.remove_reader(listener.fileno())
 
         def again() -> None:
             if self._listener is listener:
                 loop.add_reader(listener.fileno(), self._accept)
 
-        loop.call_later(0.1, again)
+        loop.call_later(seconds, again)
 
     def _refuse_at_accept(self, peer: Peer) -> AttestdError | None:
         if self.only_uid is not None and peer.uid not in (self.only_uid, 0):
@@ -148,7 +171,8 @@ class ControlServer(Generic[ResultT]):
                 f"cannot serve uid {peer.uid}: this attestd belongs to uid {self.only_uid}",
                 hint="ask the attestd of your own user: attestctl status",
             )
-        if self._open[peer.uid] >= self.limits.connections_per_uid or self._open.total() >= self.limits.connections:
+        full = self._open.total() >= self.limits.connections and peer.uid != 0  # root mends what others filled
+        if self._open[peer.uid] >= self.limits.connections_per_uid or full:
             return AttestdError(
                 f"cannot serve another connection of uid {peer.uid}: {self._open[peer.uid]} of "
                 f"{self.limits.connections_per_uid} are open",
@@ -215,18 +239,30 @@ class ControlServer(Generic[ResultT]):
     async def _answer(
         self, connection: Connection, attested: Attested[ResultT], peer: Peer, request: AnyRequest
     ) -> None:
-        route, caller = ROUTES[type(request)], attested.caller
-        if route.approver:
-            await self.service.authorize_approver(caller, request)
-            _prove(attested, peer.pid)
+        route = ROUTES[type(request)]
+        caller = await self._authorized(connection, attested.caller, request)
+        _prove(attested, peer.pid)
         answer = getattr(self.service, route.method)(caller, request)
         if route.shape is Shape.STREAM:
             async with contextlib.aclosing(answer) as items:
                 await _send_all(connection, items)
             return
-        reply = await (_to_its_end(answer) if route.approver else answer)
+        reply = await (answer if route.right is Right.NONE else _to_its_end(answer))
         for item in reply if route.shape is Shape.MANY else (reply,):
             await connection.write(_bounded(encode_reply(item)))
+
+    async def _authorized(
+        self, connection: Connection, caller: ControlCaller[ResultT], request: AnyRequest
+    ) -> ControlCaller[ResultT]:
+        work = asyncio.ensure_future(self.service.authorize(caller, request))
+        try:
+            while not (await asyncio.wait((work,), timeout=self.limits.waiting_s))[0]:
+                await connection.write(encode_reply(Progress(done=0, total=0, what="authorization")))
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))
+        return work.result()
 
     async def _tell_end(self, connection: Connection, work: asyncio.Task[None]) -> bool:
         """Send the last line of an answer. False: the connection is over."""

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from attestd.control.replies import Check
-from attestd.daemon.app import Daemon
+from attestd.daemon.app import Daemon, Front
 from attestd.daemon.config import ServerSettings
+from attestd.daemon.registry import visible
 from attestd.daemon.seals import UNDO
 from attestd.daemon.secret_files import read_secret
 from attestd.errors import ConfigurationError
@@ -33,10 +34,14 @@ WITHOUT = {
 YEAR_2020 = 1_577_836_800
 
 
-def checks(daemon: Daemon, features: Iterable[Feature]) -> tuple[Check, ...]:
-    """Every check, in a fixed order; ``features`` as ``Kernel.examine`` found them."""
-    found = (*_kernel(daemon, features), *_sockets(daemon), *_port(daemon), *_files(daemon))
-    return (*found, *_servers(daemon), *_seals(daemon), *_rest(daemon))
+def checks(daemon: Daemon, features: Iterable[Feature], sees: int | None = None) -> tuple[Check, ...]:
+    """Every check, in a fixed order; ``features`` as ``Kernel.examine`` found them.
+
+    ``sees``: the uid that is told only of what is everybody's or its own; None: everything.
+    """
+    fronts = [(name, front) for name, front in sorted(daemon.fronts.items()) if visible(front.owner, sees)]
+    found = (*_kernel(daemon, features), *_sockets(daemon, fronts), *_port(daemon), *_files(daemon, sees))
+    return (*found, *_servers(fronts, sees), *_seals(daemon), *_rest(daemon, sees))
 
 
 def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
@@ -62,11 +67,11 @@ def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
     )
 
 
-def _sockets(daemon: Daemon) -> Iterator[Check]:
+def _sockets(daemon: Daemon, fronts: list[tuple[str, Front]]) -> Iterator[Check]:
     paths = daemon.paths
     for path in (paths.runtime, paths.sockets):
         yield _owned(path, writable_by_others=False)
-    for name, front in sorted(daemon.fronts.items()):
+    for name, front in fronts:
         try:
             found = front.path.lstat()
         except OSError as error:
@@ -108,9 +113,26 @@ def _owned(path: Path, *, writable_by_others: bool) -> Check:
     )
 
 
-def _files(daemon: Daemon) -> Iterator[Check]:
+def _of_root(path: Path) -> Check:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return Check(name=f"directory {path}", status="ok", detail=f"not there: {error.strerror}, so all is default")
+    good = found.st_uid == 0 and not found.st_mode & 0o022
+    return Check(
+        name=f"directory {path}",
+        status="ok" if good else "fail",
+        detail=f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}",
+        remedy="" if good else f"chown root {path} && chmod go-w {path}",
+    )
+
+
+def _files(daemon: Daemon, sees: int | None) -> Iterator[Check]:
     yield _owned(daemon.paths.state, writable_by_others=False)
-    yield _owned(daemon.paths.config, writable_by_others=False)
+    if daemon.paths.user_mode:
+        yield _owned(daemon.paths.config, writable_by_others=False)
+    else:
+        yield _of_root(daemon.paths.config)
     space = os.statvfs(daemon.paths.state)
     free = space.f_bavail * space.f_frsize
     low = free < 256 << 20
@@ -124,20 +146,23 @@ def _files(daemon: Daemon) -> Iterator[Check]:
     yield Check(
         name="audit",
         status="ok" if error is None else "fail",
-        detail=f"{daemon.audit.head().size} records" if error is None else error.message,
+        detail=error.message if error is not None else f"{daemon.audit.head().size} records" if sees is None else "on",
         remedy="" if error is None else error.hint,
     )
 
 
-def _servers(daemon: Daemon) -> Iterator[Check]:
-    for name, front in sorted(daemon.fronts.items()):
+def _servers(fronts: list[tuple[str, Front]], sees: int | None) -> Iterator[Check]:
+    for name, front in fronts:
+        told = sees is None or sees in {front.owner, front.trouble_uid}
+        trouble, image = front.trouble if told else "", front.image if told else None
         yield Check(
             name=f"server {name}",
-            status="fail" if front.trouble else "ok",
-            detail=front.trouble or (front.image.describe if front.image else "not started yet"),
-            remedy=f"see attestctl servers show {name}" if front.trouble else "",
+            status="fail" if trouble else "ok",
+            detail=trouble or (image.describe if image else "not started yet" if told else "registered"),
+            remedy=f"see attestctl servers show {name}" if trouble else "",
         )
-        yield from _secrets(name, front.settings)
+        if sees is None:
+            yield from _secrets(name, front.settings)
 
 
 def _secrets(name: str, server: ServerSettings) -> Iterator[Check]:
@@ -173,7 +198,7 @@ def _seals(daemon: Daemon) -> Iterator[Check]:
         )
 
 
-def _rest(daemon: Daemon) -> Iterator[Check]:
+def _rest(daemon: Daemon, sees: int | None) -> Iterator[Check]:
     version = tuple(int(part) for part in sqlite3.sqlite_version.split("."))
     fixed = version >= FIXED_SQLITE
     yield Check(
@@ -197,5 +222,5 @@ def _rest(daemon: Daemon) -> Iterator[Check]:
         detail=f"{approvers} programs may approve by configuration" if approvers else "only people may approve",
         remedy="empty approval.approvers unless this is a throw-away instance" if approvers else "",
     )
-    for when, text in list(daemon.errors)[-3:]:
+    for when, text in daemon.troubles.seen(sees, 3):
         yield Check(name="last errors", status="warn", detail=f"{when:%H:%M:%S} {text}", remedy="see attestctl status")

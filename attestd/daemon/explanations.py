@@ -73,10 +73,6 @@ def imagined(daemon: Daemon, evidence: Evidence, result: AttestationResult, requ
     ]
     if len(named) > 1:
         raise UsageError("cannot explain more than one of tool, resource and prompt", hint="ask once for each")
-    if request.server not in daemon.fronts:
-        raise NothingToDoError(
-            f"cannot find the server {request.server!r}", hint="list them with: attestctl servers list"
-        )
     method = (
         {"tool": "tools/call", "resource": "resources/read", "prompt": "prompts/get"}[named[0][0]]
         if named
@@ -129,7 +125,7 @@ def _explain(
         daemon.engine.subject(result, evidence, own),
         server=ServerFacts(name=server, transport=transport),
         target=target,
-        tool=daemon.tools.get(server, {}).get(target.name),
+        tool=daemon.tools.get((server, result.uid), {}).get(target.name),
         context=RequestContext(
             protocol_version="",
             transport=transport,

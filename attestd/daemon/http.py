@@ -17,7 +17,6 @@ from attestd.enforcement.http_session import HttpSession
 from attestd.enforcement.listener import Listener, OpenSession
 from attestd.enforcement.proof import ManyProof, Marks
 from attestd.enforcement.shared_watch import SharedWatch
-from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
@@ -35,12 +34,12 @@ class HttpFronts:
         self._daemon = daemon
         self._port = 0
         self._listeners: list[Listener] = []
-        self._annotations: dict[str, dict[str, Annotations]] = {}
+        self._annotations: dict[tuple[str, int], dict[str, Annotations]] = {}
         self.front = HttpFront(
             loop=daemon.loop,
             limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
             origins=lambda: daemon.settings.listen.origins,
-            annotations=lambda server, tool: self._annotations.get(server, {}).get(str(tool), {}),
+            annotations=lambda server, uid, tool: self._annotations.get((server, uid), {}).get(str(tool), {}),
             sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,
             opener=self._open,
             refused=daemon.refusals.turned_away,
@@ -51,19 +50,19 @@ class HttpFronts:
         """Serve this port of the loopback addresses, and no other any more; 0: none. Raises ConfigurationError."""
         if port == self._port:
             return
-        sockets = listen_loopback(port) if port else []
+        sockets = self._daemon.listening.loopback(port) if port else []
         for listener in self._listeners:
             listener.close()
         self._port = port
         self._listeners = [self._daemon.listener(sock, "", self._on_loopback) for sock in sockets]
 
-    def learn(self, server: str, result: dict[str, Any]) -> None:
-        """Which arguments of its tools are repeated in headers, from the server's own list."""
-        self._annotations.setdefault(server, {}).update(annotated(result))
+    def learn(self, server: str, uid: int, result: dict[str, Any]) -> None:
+        """Which arguments of its tools are repeated in headers, from the server's own list as this uid was shown it."""
+        self._annotations.setdefault((server, uid), {}).update(annotated(result))
 
     def forget(self, server: str) -> None:
         """The server is served no more."""
-        self._annotations.pop(server, None)
+        self._annotations = {key: each for key, each in self._annotations.items() if key[0] != server}
 
     def close(self) -> None:
         """End every connection and stop listening."""
@@ -124,7 +123,7 @@ class HttpFronts:
     ) -> HttpSession | None:
         daemon = self._daemon
         front = daemon.fronts.get(server)
-        if front is None:
+        if front is None or front.owner not in {None, caller.peer.uid}:
             return None
         proof = ManyProof(challenge())
         opened = open_session(daemon, front, caller.peer, caller.attested, proof=proof, watch=caller.watch)

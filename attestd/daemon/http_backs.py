@@ -108,7 +108,7 @@ class HttpBacks:
                 pins=self._pins,
                 pinned=self._pinned,
                 state=self._state,
-                let_through=self._let_through,
+                let_through=_unmarked if "@" in server.name else self._let_through,
             )
             shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
         return shared
@@ -117,3 +117,8 @@ class HttpBacks:
         task = self._loop.create_task(words)
         self._farewells.add(task)
         task.add_done_callback(self._farewells.discard)
+
+
+def _unmarked(sock: socket.socket) -> None:
+    """What is sealed is not opened to a user's own server (``NAME@UID``) of that port."""
+    del sock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,14 +11,18 @@ from attestd.daemon.bridges import OpenBelow, bridged, shared_eras
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.sessions import Channel
 from attestd.enforcement.bridge_effects import Habits
-from attestd.enforcement.link import Attached, Link, LinkOwner, StreamLink
-from attestd.errors import AttestdError
+from attestd.enforcement.link import Attached, Link, LinkOwner, ServerError, StreamLink
+from attestd.errors import AttestdError, Cause
 
 if TYPE_CHECKING:
     from attestd.daemon.app import Daemon, Front
 
 PROGRAMS = 1024
 """Whose habits are remembered; the one that was not seen for the longest time is forgotten."""
+
+
+SHARED = -1
+"""In the place of a uid: what is shared serves nobody in particular."""
 
 
 class Links:
@@ -37,35 +42,42 @@ class Links:
 
     async def open(self, front: Front, connection: Channel) -> Link:
         """The way of one session to the back end of its server. Raises ServerError."""
+        info = self._daemon.sessions.get(connection)
+        if info is None:
+            raise ServerError(Cause.SHUTTING_DOWN, "the session has ended")
+        caller = info.caller
+        client = os.dup(caller.pidfd) if caller.pidfd >= 0 else None  # the session may end while a server starts
         try:
-            opened: OpenBelow = partial(self._open_stream, front.settings)
+            opened: OpenBelow = partial(self._open_stream, front.settings, client)
             if front.shared is not None:
                 opened = front.shared.attach
             if front.settings.bridge == "never":
                 return await opened(connection)
-            caller = self._daemon.sessions[connection].caller
-            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras, False
+            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras[caller.result.uid], False
             if front.shared is not None:
                 eras, shared = shared_eras(), True
             always = front.settings.bridge == "always"
             bridge = partial(bridged, self._daemon.loop, connection, eras, limits, caller.accepts, opened)
             return await bridge(shared=shared, always=always, habits=self.habits(caller.result.program))
         except AttestdError as error:
-            front.trouble = error.message
-            self._daemon.trouble(error.message)
+            front.trouble, front.trouble_uid = error.message, caller.result.uid
+            self._daemon.trouble(error.message, caller.result.uid)
             raise
+        finally:
+            if client is not None:
+                os.close(client)
 
     async def below_shared(self, front: Front, owner: Attached) -> Link:
         """The one back end of a shared server; it may speak either era. It gets no questions to anybody."""
-        opened = partial(self._open_stream, front.settings)
+        opened = partial(self._open_stream, front.settings, None)
         if front.settings.bridge == "never":
             return await opened(owner)
         return await bridged(
-            self._daemon.loop, owner, front.eras, self._daemon.settings.limits.wire(), lambda _: False, opened
+            self._daemon.loop, owner, front.eras[SHARED], self._daemon.settings.limits.wire(), lambda _: False, opened
         )
 
-    async def _open_stream(self, server: ServerSettings, owner: LinkOwner) -> Link:
+    async def _open_stream(self, server: ServerSettings, client: int | None, owner: LinkOwner) -> Link:
         if server.transport in ("http", "sse"):
             return await self._daemon.http_backs.open(server, owner, self._daemon.settings.limits.wire())
-        back = await self._daemon.backs.open(server)
+        back = await self._daemon.backs.open(server, client)
         return StreamLink(self._daemon.loop, back, owner, self._daemon.settings.limits.wire())

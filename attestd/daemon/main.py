@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import resource
 import signal
 import sys
@@ -13,9 +15,14 @@ from pathlib import Path
 import click
 
 from attestd import __version__
-from attestd.daemon.config import load_servers, load_settings
+from attestd.daemon.activation import Passed, take
+from attestd.daemon.config import load_settings
+from attestd.daemon.journal import logging_to
+from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
 from attestd.errors import AttestdError, ConfigurationError, ExitCode, NothingToDoError
+
+LOG = logging.getLogger("attestd")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: attestd run --user")
@@ -82,9 +89,10 @@ def _paths(*, user: bool, config: Path | None) -> Paths:
 
 def _check(paths: Paths) -> None:
     from attestd.daemon.policy import load_policy  # noqa: PLC0415 - the policy engine takes a while to load
+    from attestd.daemon.registry import Registry  # noqa: PLC0415
 
     settings = load_settings(paths.config_file)
-    servers = load_servers(paths.servers, paths.sockets, user_mode=paths.user_mode)
+    servers = Registry(paths).load(settings)
     policy = load_policy(policy_directory(), paths.policies, settings.identity.host_id or "check")
     click.echo(f"ok: {paths.config_file}, {len(servers)} servers, {len(policy.files)} policy files")
 
@@ -111,34 +119,57 @@ def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
     if sys.platform != "linux":
         raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
     if not paths.user_mode:
-        raise ConfigurationError(
-            "cannot run as a system service: this version runs in user mode", hint="start it with: attestd run --user"
-        )
+        _require_service(paths)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    passed = take(os.environ, os.getpid())
     import uvloop  # noqa: PLC0415 - only the daemon needs it
 
-    uvloop.run(_serve(paths, recorder, process_events=process_events))
+    with logging_to(sys.stderr, os.environ):
+        uvloop.run(_serve(paths, recorder, process_events=process_events, notifier=notifier, passed=passed))
 
 
-async def _serve(paths: Paths, recorder: str | None, *, process_events: bool = True) -> None:
+def _require_service(paths: Paths) -> None:
+    """The system service has a user of its own, and a package that made its directories. Raises ConfigurationError."""
+    if os.geteuid() == 0:
+        raise ConfigurationError(
+            "cannot run as root: the system service has a user of its own",
+            hint="start it with: systemctl start attestd; for yourself alone: attestd run --user",
+        )
+    if not paths.state.is_dir():
+        raise ConfigurationError(
+            f"cannot run as the system service: there is no {paths.state}, which its package makes",
+            hint="for yourself alone: attestd run --user",
+        )
+
+
+async def _serve(
+    paths: Paths,
+    recorder: str | None,
+    *,
+    process_events: bool = True,
+    notifier: Notifier | None = None,
+    passed: Passed | None = None,
+) -> None:
     from attestd.daemon.service import Serving  # noqa: PLC0415 - so that errors of the command line come fast
 
-    serving = Serving(paths, recorder, process_events=process_events)
+    notifier = notifier or Notifier()
+    serving = Serving(paths, recorder, process_events=process_events, notifier=notifier, passed=passed)
     gc.freeze()  # what the start made lives as long as the daemon: no collection need look at it again
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, serving.reload_signalled)
-    click.echo(
-        f"attestd {__version__} serves {len(serving.daemon.fronts)} servers for uid {paths.runtime.stat().st_uid}",
-        err=True,
-    )
+    owner = paths.runtime.stat().st_uid
+    LOG.info("attestd %s serves %d servers for uid %d", __version__, len(serving.daemon.fronts), owner)
+    serving.ready()
     try:
         await stop.wait()
     finally:
+        notifier.stopping()
         await serving.close()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from attestd.audit.protocol import Entry
-from attestd.daemon.sessions import SessionCaller
+from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
 from attestd.decision.model import ServerFacts
 from attestd.enforcement.proof import Proof
 from attestd.enforcement.session import Session
@@ -65,8 +65,9 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         digest=digest,
         watch=watch,
         now_ns=now_ns,
+        pidfd=next(iter(attested.watch.exit_fds()), -1),
     )
-    mediator = Mediator(caller, daemon.audit, refusals=daemon.settings.limits.refusals_per_minute)
+    mediator = Mediator(caller, daemon.audit, refusals=daemon.refusals.singly(peer.uid))
     session = Session(
         mediator=mediator,
         proof=proof,
@@ -74,11 +75,28 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         owner=(result.uid, result.program, result.chain),
         limits=daemon.settings.limits.wire(),
         shared=settings.shared,
-        learn=partial(daemon.learn, settings.name),
+        learn=partial(daemon.learn, settings.name, result.uid),
     )
     caller.revision = lambda: session.revision
     caller.calls = lambda: session.calls
     return Opened(id=session_id, session=session, caller=caller, settle=partial(mediator.settle, end=True))
+
+
+def closed(info: SessionInfo, channel: Channel, cause: str, text: str) -> Entry:
+    """The record of the end of a session."""
+    return Entry(
+        kind="session",
+        id=info.id,
+        session=info.id,
+        server=info.server,
+        method="close",
+        caller=info.caller.digest,
+        verdict="end",
+        cause=cause,
+        uid=info.peer.uid,
+        pid=info.peer.pid,
+        detail={"why": text[:256], "calls": channel.session.calls, "denials": channel.session.denials},
+    )
 
 
 def caller_body(attested: Attested) -> bytes:

@@ -50,9 +50,19 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
         return self.runtime / "control.sock"
 
     @property
+    def launcher(self) -> Path:
+        """The socket of the launcher of system mode: beside our directory, where we may not write."""
+        return self.runtime.with_name("attestd-launcher.sock")
+
+    @property
     def store(self) -> Path:
         """The grant store."""
         return self.state / "grants.db"
+
+    @property
+    def registry(self) -> Path:
+        """On a system installation: what ``attestctl servers add`` registered."""
+        return self.state / "servers"
 
     @property
     def seals(self) -> Path:
@@ -63,6 +73,31 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
     def audit(self) -> Path:
         """The audit log's directory."""
         return self.state / "audit"
+
+
+def configuration_directory(paths: Paths) -> None:
+    """Make it or refuse it: ours in user mode. On a system installation it is root's, if it is there at all."""
+    if paths.user_mode:
+        private_directory(paths.config, 0o700)
+        return
+    for directory in (paths.config, paths.servers, paths.policies):
+        try:
+            found = directory.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"cannot use {directory}: {error.strerror}", hint="check its mode") from error
+        if found.st_uid != 0 or found.st_mode & 0o022:
+            raise ConfigurationError(
+                f"cannot use {directory}: got owner {found.st_uid} and mode {stat.S_IMODE(found.st_mode):04o}, "
+                "expected root's, and that nobody else can write it",
+                hint=f"chown root {directory} && chmod go-w {directory}",
+            )
+
+
+def socket_directory(paths: Paths, directory: Path) -> None:
+    """A directory of sockets: nobody lists it, everybody may reach what it knows the name of."""
+    private_directory(directory, 0o700 if paths.user_mode else 0o711)
 
 
 def user_paths() -> Paths:

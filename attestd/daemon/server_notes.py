@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from attestd.audit.protocol import Entry
-from attestd.daemon.backs import ServerImage
+from attestd.daemon.backs import Backs, ServerImage
+from attestd.daemon.http_backs import HttpBacks
+from attestd.evidence.acceptors import Acceptors
 from attestd.grants.pins import Pin
 
 if TYPE_CHECKING:
@@ -54,4 +56,27 @@ class ServerNotes:
         """How the last attempt to reach a back end ended; empty: it was reached."""
         front = self._daemon.fronts.get(name)
         if front is not None:
-            front.trouble = trouble
+            front.trouble, front.trouble_uid = trouble, None
+
+
+def backs_of(daemon: Daemon, acceptors: Acceptors | None) -> tuple[Backs, HttpBacks]:
+    """The back ends of a daemon, which note here what they see."""
+    notes = ServerNotes(daemon)
+    backs = Backs(
+        loop=daemon.loop,
+        launcher=daemon.launcher,
+        kernel=daemon.kernel,
+        workers=daemon.workers,
+        attest_seconds=lambda: daemon.settings.limits.attest_seconds,
+        seen=notes.seen,
+    )
+    http = HttpBacks(
+        loop=daemon.loop,
+        backs=backs,
+        acceptors=acceptors,
+        pins=daemon.approvals.store,
+        pinned=notes.pinned,
+        state=notes.state,
+        let_through=daemon.seals.let_through,
+    )
+    return backs, http

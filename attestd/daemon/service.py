@@ -9,43 +9,80 @@ import socket
 from attestd.appraisal.approver import may_approve
 from attestd.appraisal.model import AttestationResult
 from attestd.control.service import ControlCaller
+from attestd.daemon.activation import Passed
 from attestd.daemon.answers import Answers
 from attestd.daemon.app import Daemon
-from attestd.daemon.control_server import Attested, ControlServer
+from attestd.daemon.control_server import Attested, ControlLimits, ControlServer
+from attestd.daemon.listening import Listening
+from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths
 from attestd.daemon.platforms import host_id, open_platform
+from attestd.daemon.polkit import Polkit
+from attestd.daemon.self_check import SelfCheck, SelfCheckError
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.launch.client import ProcessLauncher
+from attestd.launch.system_client import SystemLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
 
 LOG = logging.getLogger("attestd")
+PINGS = 3
+"""Signs of life in the time after which the manager misses one."""
+EVERYBODYS = 4096
+"""Control connections of all users of a system installation; each user has a share of its own (``ControlLimits``)."""
 
 
 class Serving:
     """One instance; made and closed on the loop's thread."""
 
-    def __init__(self, paths: Paths, recorder_root: str | None = None, *, process_events: bool = True) -> None:
-        """Start everything. Raises AttestdError, and then nothing is left running."""
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        paths: Paths,
+        recorder_root: str | None = None,
+        *,
+        process_events: bool = True,
+        notifier: Notifier | None = None,
+        passed: Passed | None = None,
+    ) -> None:
+        """Start everything. Raises AttestdError, and then nothing is left running.
+
+        ``notifier`` and ``passed``: the service manager's, where one started us.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        self._notifier = notifier or Notifier()
+        self._watchdog: asyncio.TimerHandle | None = None
+        listening = Listening(passed, self._notifier)
         self._platform = platform = open_platform(paths.state, recorder_root, process_events=process_events)
         try:
             self.daemon = Daemon(
                 paths=paths,
                 kernel=platform.kernel,
                 recorder=platform.recorder,
-                launcher=ProcessLauncher(),
+                launcher=ProcessLauncher() if paths.user_mode else SystemLauncher(paths.launcher),
                 host_id=host_id() or "unknown",
                 acceptors=platform.acceptors,
                 sealer=platform.sealer,
+                listening=listening,
+                authority=None if paths.user_mode else Polkit(),
             )
         except BaseException:
             platform.close()
             raise
         loop.set_exception_handler(self._bug_in_loop)
-        self._control: ControlServer[AttestationResult] = ControlServer(
+        self._check = SelfCheck(self.daemon)
+        try:
+            self._control = self._made_control(listening)
+            self._control.start()
+        except BaseException:
+            self.daemon.abandon()
+            platform.close()
+            raise
+
+    def _made_control(self, listening: Listening) -> ControlServer[AttestationResult]:
+        paths = self.daemon.paths
+        return ControlServer(
             path=paths.control,
             service=Answers(self.daemon),
             peer_of=self.daemon.kernel.peer,
@@ -53,27 +90,47 @@ class Serving:
             only_uid=paths.runtime.stat().st_uid if paths.user_mode else None,
             on_bug=self._bug,
             mode=0o600 if paths.user_mode else 0o666,
+            passed=listening.control(paths.control),
+            limits=ControlLimits() if paths.user_mode else ControlLimits(connections=EVERYBODYS),
         )
+
+    def ready(self) -> None:
+        """Tell the service manager that calls are served, and from now on that they still are."""
+        self._notifier.ready(f"serving {len(self.daemon.fronts)} servers")
+        if self._notifier.watchdog_s:
+            self._ping()
+
+    def _ping(self) -> None:
+        """One sign of life, if the decision path deserves it; without one the manager ends us and starts anew."""
+        self._watchdog = self._loop.call_later(self._notifier.watchdog_s / PINGS, self._ping)
         try:
-            self._control.start()
-        except BaseException:
-            self.daemon.abandon()
-            platform.close()
-            raise
+            state = self._check.run()
+        except SelfCheckError as error:
+            LOG.critical("self-check failed: %s", error.message)
+            self.daemon.trouble(f"self-check failed: {error.message}")
+            return
+        self._notifier.alive(state)
 
     async def close(self) -> None:
         """End everything in order."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         await self._control.close()
         await self.daemon.close()
         self._platform.close()
 
     def reload_signalled(self) -> None:
         """SIGHUP: a bad configuration is noted, and the old one stays."""
+        self._notifier.reloading()
         try:
-            self.daemon.reload()
+            changes = self.daemon.reload()
         except AttestdError as error:
             LOG.warning("reload refused: %s", error.message)
             self.daemon.trouble(f"reload refused: {error.message}")
+            self._notifier.ready(f"the old configuration goes on, reload refused: {error.message}")
+            return
+        LOG.info("reloaded: %s", "; ".join(changes) or "nothing changed")
+        self._notifier.ready(f"serving {len(self.daemon.fronts)} servers")
 
     async def _attest(self, sock_fd: int) -> Attested[AttestationResult]:
         daemon = self.daemon
@@ -89,7 +146,7 @@ class Serving:
         seconds = daemon.settings.limits.attest_seconds
         try:
             found = await daemon.workers.run(
-                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late
+                attest, daemon.kernel, held.fileno(), peer, appraiser, seconds=seconds, late=late, owner=peer.uid
             )
         except asyncio.CancelledError:  # ``late`` lets go
             raise
@@ -113,6 +170,9 @@ class Serving:
                 how=approval.how.value if approval.allowed else "",
                 display=result.display,
                 why_not=approval.reason,
+                asks=approval.asks,
+                start=found.evidence.chain[0].start_ticks,
+                pidfd=next(iter(found.watch.exit_fds()), -1),
             ),
             watch=found.watch,
         )

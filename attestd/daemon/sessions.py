@@ -44,8 +44,8 @@ class Desk(Protocol):
     grants_version: int
     """Changes with every grant, revocation, renewal and policy change."""
     generation: int
-    tools: dict[str, dict[str, ToolFacts]]
-    """By server, then tool: from the server's own list."""
+    tools: dict[tuple[str, int], dict[str, ToolFacts]]
+    """By server and the uid that it served, then tool: from the server's own list."""
 
     def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
         """The caller's own grants on this server, ended ones too."""
@@ -71,11 +71,14 @@ class SessionCaller:
         digest: str,
         watch: Watch,
         now_ns: int,
+        pidfd: int = -1,
     ) -> None:
         self.result = result
         self.digest = digest
         self.server = server.name
         self.session = session
+        self.pidfd = pidfd
+        """Of the peer, valid while the session lives; -1 where the platform has none."""
         self.mode = "enforce"
         self.evidence = slim(evidence)
         self.runs = runs(evidence, result)
@@ -102,7 +105,7 @@ class SessionCaller:
         if self._version != desk.grants_version:
             self._link(now_ns)
         tool = None
-        if target.kind == "tool" and (tools := desk.tools.get(self.server)) is not None:
+        if target.kind == "tool" and (tools := desk.tools.get((self.server, self.result.uid))) is not None:
             tool = tools.get(target.name)
         engine = desk.engine
         remembered = engine.remembered(self._subject, self._facts, target, tool, now_ns)

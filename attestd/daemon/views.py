@@ -1,4 +1,8 @@
-"""From the daemon's values to the replies of the control protocol. Nothing is decided or looked up here."""
+"""From the daemon's values to the replies of the control protocol. Nothing is decided or looked up here.
+
+``sees`` is the uid whose things exist for whoever is answered, None for everybody's. Of a process in a chain that is
+neither that user's nor root's, it is said that it is there and whose it is, and nothing that the user could not see.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ def identity(result: AttestationResult) -> r.Identity:
     return msgspec.convert(result, r.Identity, from_attributes=True)
 
 
-def inspection(evidence: Evidence, result: AttestationResult) -> r.Inspection:
+def inspection(evidence: Evidence, result: AttestationResult, sees: int | None = None) -> r.Inspection:
     """Evidence and result of one process."""
     return r.Inspection(
         peer=r.Peer(pid=evidence.peer.pid, uid=evidence.peer.uid, gid=evidence.peer.gid),
-        chain=links(evidence, result),
+        chain=links(evidence, result, sees),
         accountable=result.accountable,
         identity=identity(result),
         end=evidence.end,
@@ -37,12 +41,17 @@ def inspection(evidence: Evidence, result: AttestationResult) -> r.Inspection:
     )
 
 
-def links(evidence: Evidence, result: AttestationResult) -> tuple[r.Link, ...]:
+def links(evidence: Evidence, result: AttestationResult, sees: int | None = None) -> tuple[r.Link, ...]:
     """The chain."""
-    return tuple(_link(link, cls) for link, cls in zip(evidence.chain, result.classes, strict=True))
+    return tuple(
+        (_foreign if _hidden(link, sees) else _link)(link, cls)
+        for link, cls in zip(evidence.chain, result.classes, strict=True)
+    )
 
 
-def pending(entry: Pending, evidence: Evidence | None, client_name: str | None = None) -> r.Pending:
+def pending(
+    entry: Pending, evidence: Evidence | None, client_name: str | None = None, sees: int | None = None
+) -> r.Pending:
     """A waiting request; ``evidence`` while it is remembered."""
     result = msgspec.json.decode(entry.identity, type=AttestationResult)
     return r.Pending(
@@ -56,7 +65,9 @@ def pending(entry: Pending, evidence: Evidence | None, client_name: str | None =
         expires=utc(entry.expires_ns),
         count=entry.count,
         client_name=client_name,
-        chain=links(evidence, result) if evidence is not None and len(evidence.chain) == len(result.classes) else (),
+        chain=links(evidence, result, sees)
+        if evidence is not None and len(evidence.chain) == len(result.classes)
+        else (),
         accountable=result.accountable,
     )
 
@@ -83,13 +94,16 @@ def grant(found: Grant) -> r.Grant:
     )
 
 
-def server(front: Front, path: Path, sessions: int, sealed: str = "") -> r.Server:
+def server(front: Front, path: Path, sessions: int, sealed: str = "", sees: int | None = None) -> r.Server:
     """A server of the registry; of its environment only the names."""
-    settings = front.settings
+    settings, image = front.settings, front.image
+    detail = front.trouble if _tried_for(front, sees) else ""
+    if not detail and image is not None and sees in {None, image.uid}:
+        detail = image.describe
     return r.Server(
         name=settings.name,
         transport=settings.transport,
-        state=state(front, sessions),
+        state=state(front, sessions, sees),
         command=settings.command,
         path=settings.socket or None,
         url=settings.url or None,
@@ -99,7 +113,8 @@ def server(front: Front, path: Path, sessions: int, sealed: str = "") -> r.Serve
         socket=str(front.path),
         sessions=sessions,
         origin=str(path),
-        detail=front.trouble or (front.image.describe if front.image is not None else ""),
+        detail=detail,
+        owner=front.owner,
         sealed=sealed,
     )
 
@@ -109,21 +124,27 @@ def seals(found: Seals) -> tuple[r.SealState, ...]:
     return tuple(r.SealState(server=s.server, port=s.port, state=found.state(s)) for s in found.seals)
 
 
-def state(front: Front, sessions: int) -> str:
+def state(front: Front, sessions: int, sees: int | None = None) -> str:
     """The word for a server.
 
     ready: nothing wrong so far; serving: sessions are open; failed: the last attempt to reach its back end failed.
     """
-    if front.trouble:
+    if front.trouble and _tried_for(front, sees):
         return "failed"
     return "serving" if sessions else "ready"
 
 
-def session(info: SessionInfo) -> r.Session:
+def _tried_for(front: Front, sees: int | None) -> bool:
+    return sees is None or sees in {front.owner, front.trouble_uid}
+
+
+def session(info: SessionInfo, sees: int | None = None) -> r.Session:
     """One live session."""
     result, chain = info.caller.result, info.caller.evidence.chain
     ancestors = tuple(
-        r.Ancestor(pid=link.pid, start=link.start_ticks, cls=cls.value, title=_title(link))
+        r.Ancestor(
+            pid=link.pid, start=link.start_ticks, cls=cls.value, title="" if _hidden(link, sees) else _title(link)
+        )
         for link, cls in zip(chain, result.classes, strict=True)
     )
     return r.Session(
@@ -163,6 +184,15 @@ def _title(link: Link) -> str:
     if link.script is not None and link.script.file is not None:
         return Path(link.script.file.path).name
     return Path(link.exe.path).name if link.exe is not None else link.comm
+
+
+def _hidden(link: Link, sees: int | None) -> bool:
+    return sees is not None and not {0, sees} >= set(link.uids)
+
+
+def _foreign(link: Link, cls: str) -> r.Link:
+    uid = next((uid for uid in link.uids if uid != 0), 0)
+    return r.Link(pid=link.pid, start=link.start_ticks, uid=uid, cls=str(cls), exe=None, script=None, origin=None)
 
 
 def _link(link: Link, cls: str) -> r.Link:

@@ -51,7 +51,7 @@ class Connection:
         ended: Callable[[Connection, str, str], None],
         take: Take | None = None,
     ) -> None:
-        """``take``: only where the peer is a relay, which may step aside."""
+        """``take``: where the peer may be a relay, which may step aside."""
         self._loop = loop
         self._sock = sock
         self._socket_end = SocketEnd(sock)

@@ -78,12 +78,15 @@ class HttpFront:
         limits: Callable[[], Limits],
         origins: Callable[[], tuple[str, ...]],
         sessions_per_uid: Callable[[], int],
-        annotations: Callable[[str, Json], Annotations],
+        annotations: Callable[[str, int, Json], Annotations],
         opener: Opener,
         refused: Callable[[str, Peer | None, Cause, str], None],
         left: Callable[[Peer], None],
     ) -> None:
-        """``left`` is told of every connection that ended. ``annotations(server, tool)``: as far as they are known."""
+        """``left`` is told of every connection that ended.
+
+        ``annotations(server, uid, tool)``: as far as they are known to callers of that uid.
+        """
         self._loop = loop
         self._limits = limits
         self._origins = origins
@@ -189,6 +192,7 @@ class HttpFront:
 
     def _unnamed(self, exchange: HttpExchange, server: str, line: Line, *, modern: bool) -> None:
         """A message without a session: the first of one, or of 2026-07-28, or out of place."""
+        caller = exchange.connection.caller
         message = self._parsed(line)
         if message is None:
             self._pooled(exchange, server, line, None, modern=modern)
@@ -200,7 +204,8 @@ class HttpFront:
             try:
                 demand_headers(exchange.request, message)
                 if message.method == "tools/call":
-                    demand_params(exchange.request, message, self._annotations(server, message.params.get("name")))
+                    known = self._annotations(server, caller.attested.result.uid, message.params.get("name"))
+                    demand_params(exchange.request, message, known)
             except WireError as error:
                 self._pooled(exchange, server, error, message, modern=True)
                 return

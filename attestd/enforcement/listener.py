@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 import termios
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,13 @@ from attestd.wire.model import REFUSED
 from attestd.wire.refusal import CLAUSES, error_line, shown
 
 BACKLOG = 512
+TAKEN_AT_ONCE = 64
+"""Connections that are taken before anything else is looked at."""
+TURNED_AWAY_AT_ONCE = 16
+BREATH_S = 0.02
+"""After so many that were over a limit nothing is taken for so long: who floods is not to keep the loop busy."""
+USERS = 1024
+FULL_AGAIN_S = 60.0
 SO_PASSCRED = 16
 """Linux; the standard library has the name on Linux only."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -40,25 +48,46 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 class Admission:
     """Connection limits per uid, for all servers together."""
 
-    def __init__(self, *, connections: int, attesting: int) -> None:
-        """``connections`` per uid that are open; ``attesting`` per uid that wait for attestation."""
+    def __init__(
+        self, *, connections: int, attesting: int, a_minute: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``connections`` per uid that are open; ``attesting`` per uid that wait for attestation.
+
+        ``a_minute``: new ones per uid in a minute, which one that was quiet may use at once; 0: any number.
+        """
         self._limit = connections
         self._waiting_limit = attesting
+        self._a_minute = a_minute
+        self._clock = clock
+        self._left: dict[int, tuple[float, float]] = {}
+        """By uid: how many more may come now, and when that was so."""
         self._open: Counter[int] = Counter()
         self._waiting: Counter[int] = Counter()
 
-    def set_limits(self, *, connections: int, attesting: int) -> None:
+    def set_limits(self, *, connections: int, attesting: int, a_minute: int = 0) -> None:
         """Other limits from now on; what is open stays."""
         self._limit = connections
         self._waiting_limit = attesting
+        self._a_minute = a_minute
 
     def enter(self, uid: int) -> bool:
         """Count a new connection in, unless the uid has too many."""
         if self._open[uid] >= self._limit or self._waiting[uid] >= self._waiting_limit:
             return False
+        if self._a_minute and not self._rested(uid):
+            return False
         self._open[uid] += 1
         self._waiting[uid] += 1
         return True
+
+    def _rested(self, uid: int) -> bool:
+        now = self._clock()
+        left, since = self._left.get(uid, (float(self._a_minute), now))
+        left = min(float(self._a_minute), left + (now - since) * self._a_minute / 60)
+        self._left[uid] = (max(left - 1, left if left < 1 else 0), now)
+        if len(self._left) > USERS:
+            self._left = {each: state for each, state in self._left.items() if now - state[1] < FULL_AGAIN_S}
+        return left >= 1
 
     def attested(self, uid: int) -> None:
         """The expensive step is over."""
@@ -93,8 +122,12 @@ class Listener:
         open_session: OpenSession,
         refused: Callable[[str, Peer | None, Cause, str], None],
         dressed: Callable[[socket.socket, bytes], bytes] = lambda _, line: line,
+        owner: int | None = None,
     ) -> None:
-        """``dressed`` puts the line of a refusal into the framing that the client speaks."""
+        """``dressed`` puts the line of a refusal into the framing that the client speaks.
+
+        ``owner``: the uid that alone is served here. Anybody else is not told a word, as if nothing were there.
+        """
         self._loop = loop
         self._sock = sock
         self._server = server
@@ -106,6 +139,7 @@ class Listener:
         self._open_session = open_session
         self._refused = refused
         self._dressed = dressed
+        self._owner = owner
         self._tasks: set[asyncio.Task[None]] = set()
         loop.add_reader(sock.fileno(), self._acceptable)
 
@@ -117,31 +151,49 @@ class Listener:
             task.cancel()
 
     def _acceptable(self) -> None:
-        try:
-            connection, _ = self._sock.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError as error:  # out of descriptors: refuse by waiting, and say so
-            self._refused(self._server, None, Cause.LIMIT_CONNECTIONS, f"cannot accept: {error.strerror}")
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.call_later(0.1, self._retry)
-            return
+        """Take what waits, many at a time: the queue is the kernel's and one for all users, the limits are ours."""
+        turned_away = 0
+        for _ in range(TAKEN_AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # out of descriptors: refuse by waiting, and say so
+                self._refused(self._server, None, Cause.LIMIT_CONNECTIONS, f"cannot accept: {error.strerror}")
+                self._pause(0.1)
+                return
+            turned_away += not self._accepted(connection)
+            if turned_away >= TURNED_AWAY_AT_ONCE:
+                self._pause(BREATH_S)
+                return
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.call_later(seconds, self._retry)
+
+    def _accepted(self, connection: socket.socket) -> bool:
+        """Whether it may be attested."""
         connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
         try:
             # 0 the kernel's word, and the limits
             peer = self._kernel.peer(connection.fileno())
         except EvidenceError as error:
             self._turn_away(connection, None, error.cause, error.message)
-            return
+            return False
         except OSError as error:
             self._turn_away(connection, None, _ours(error), f"cannot ask the kernel for the peer: {error.strerror}")
-            return
+            return False
+        if self._owner not in {None, peer.uid}:
+            self._refused(self._server, peer, Cause.NOT_FOUND, f"uid {peer.uid} is not the user of this server")
+            connection.close()
+            return False
         if not self._admission.enter(peer.uid):
             self._turn_away(connection, peer, Cause.LIMIT_CONNECTIONS, f"uid {peer.uid} has too many connections")
-            return
+            return False
         task = self._loop.create_task(self._attest(connection, peer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     def _retry(self) -> None:
         if self._sock.fileno() >= 0:
@@ -158,6 +210,7 @@ class Listener:
                 self._appraiser(),
                 seconds=seconds,
                 late=partial(self._late, connection, peer),
+                owner=peer.uid,
             )
         except asyncio.CancelledError:  # ``_late`` lets go: the thread still uses the socket
             raise
@@ -198,11 +251,18 @@ class Listener:
     def _tell(self, connection: socket.socket, peer: Peer | None, cause: Cause, text: str) -> None:
         """Refuse in one line and end the stream; the descriptor stays open."""
         self._refused(self._server, peer, cause, text)
-        data = {"cause": cause.value, "server": self._server}
-        said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
-        with contextlib.suppress(OSError):  # nobody is there to be told
-            connection.send(self._dressed(connection, error_line(None, REFUSED, said, data)))
-            connection.shutdown(socket.SHUT_RDWR)
+        tell(connection, self._server, cause, text, self._dressed)
+
+
+def tell(
+    connection: socket.socket, server: str, cause: Cause, text: str, dressed: Callable[[socket.socket, bytes], bytes]
+) -> None:
+    """Say in one line why nothing is served, and end the stream; the descriptor stays open."""
+    data = {"cause": cause.value, "server": server}
+    said = f"attestd refused the connection: {CLAUSES[cause].replace('{caller}', 'the caller')} ({shown(text)})"
+    with contextlib.suppress(OSError):  # nobody is there to be told
+        connection.send(dressed(connection, error_line(None, REFUSED, said, data)))
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _ours(error: OSError) -> Cause:

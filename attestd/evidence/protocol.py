@@ -44,7 +44,7 @@ class Watch(Protocol):
         """
 
     def exit_fds(self) -> tuple[int, ...]:
-        """Pidfds that become readable when the peer or the accountable client exits; owned by the watch."""
+        """Pidfds that become readable when the peer, the first, or the accountable client exits; owned by the watch."""
 
     def pin_accountable(self, index: int) -> None:
         """Say which link of the chain is accountable, so that it is verified too; links beyond it are released."""

@@ -1,8 +1,8 @@
-"""The daemon's side of the launcher: starts the launcher process when it is needed, and servers through it.
+"""The daemon's side of a launcher: orders with the far ends of a server's pipes, and what was started with them.
 
 Rules
-- The launcher is started from the thread that runs the loop (its parent-death signal follows that thread), and again by
-  the next ``start`` after it has died; its servers die with it.
+- In user mode the launcher is our child. It is started from the thread that runs the loop (its parent-death signal
+  follows that thread), and again by the next ``start`` after it has died; its servers die with it.
 - Whatever fails or is cancelled between the first pipe and ``started``, every descriptor is closed: the server ends.
 - Only our ends of the pipes are non-blocking. They are large while all of them together stay below ``LARGE_BYTES``: the
   kernel's per-user allowance is shared with everything else that the user runs.
@@ -18,6 +18,7 @@ import os
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,30 +38,23 @@ STARTS_AT_ONCE = 8
 F_SETPIPE_SZ = 1031
 
 
-class ProcessLauncher:
-    """Implements ``Launcher`` with one child process; belongs to one running loop."""
+class LauncherClient(ABC):
+    """What both launchers have in common; belongs to one running loop."""
 
     def __init__(self, *, grace_s: float = 2.0) -> None:
         self._grace_s = grace_s
-        self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._servers: set[ServerProcess] = set()
         self._gate = asyncio.Semaphore(STARTS_AT_ONCE)
         self._closed = False
 
-    @property
-    def pid(self) -> int | None:
-        """The launcher's process, if it runs."""
-        return None if self._process is None else self._process.pid
-
-    async def start(self, command: Command, on_exit: Callable[[str], None]) -> ServerProcess:
+    async def start(self, command: Command, on_exit: Callable[[str], None], client: int | None = None) -> ServerProcess:
         """Start one server; returns when it has executed its program. Raises LaunchError with file and reason."""
-        file = find_program(command)
-        order = encode(command, file, self._grace_s)
+        file, order = self._ordered(command)
         async with self._gate:
             if self._closed:
                 raise LaunchError(f"cannot start {file}: the launcher is closed")
-            server = await self._order(file, order, on_exit)
+            server = await self._order(file, order, on_exit, client)
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
                     await server.started
@@ -88,11 +82,27 @@ class ProcessLauncher:
         if self._control is not None:
             self._control.close()
             self._control = None
-        if self._process is not None:
-            await self._end(self._process)
-            self._process = None
+        await self._ended()
 
-    async def _order(self, file: str, order: bytes, on_exit: Callable[[str], None]) -> ServerProcess:
+    @abstractmethod
+    def _ordered(self, command: Command) -> tuple[str, bytes]:
+        """What the server is called in errors, and the order. Raises LaunchError."""
+
+    @abstractmethod
+    def _connected(self) -> socket.socket:
+        """The control socket of a launcher that runs, kept in ``_control``. Raises OSError, LaunchError."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Forget a launcher that died."""
+
+    @abstractmethod
+    async def _ended(self) -> None:
+        """The control socket is closed: wait until the launcher has ended what it had."""
+
+    async def _order(
+        self, file: str, order: bytes, on_exit: Callable[[str], None], client: int | None
+    ) -> ServerProcess:
         """Make the pipes and hand their other ends to the launcher."""
         try:
             with ExitStack() as ours, ExitStack() as theirs:
@@ -104,7 +114,8 @@ class ProcessLauncher:
                 ours.callback(line.close)
                 for fd in (stdin_fd, stdout_fd, stderr_fd, line.fileno()):
                     os.set_blocking(fd, False)
-                await self._send(order, (stdin, stdout, stderr, far.fileno()))
+                named = () if client is None else (client,)
+                await self._send(order, (stdin, stdout, stderr, far.fileno(), *named))
                 server = ServerProcess(
                     file=file,
                     line=line,
@@ -124,7 +135,7 @@ class ProcessLauncher:
         """Send to the launcher, starting it if it is not there; once more if it died just now."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         for attempt in (1, 2):
-            control = self._ensure()
+            control = self._connected()
             try:
                 while True:
                     try:
@@ -138,8 +149,27 @@ class ProcessLauncher:
                 if attempt == 2:
                     raise
 
-    def _ensure(self) -> socket.socket:
-        """The control socket of a running launcher."""
+    def _room(self) -> bool:
+        return 2 * PIPE_BYTES * len(self._servers) < LARGE_BYTES
+
+
+class ProcessLauncher(LauncherClient):
+    """Implements ``Launcher`` with one child process."""
+
+    def __init__(self, *, grace_s: float = 2.0) -> None:
+        super().__init__(grace_s=grace_s)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The launcher's process, if it runs."""
+        return None if self._process is None else self._process.pid
+
+    def _ordered(self, command: Command) -> tuple[str, bytes]:
+        file = find_program(command)
+        return file, encode(command, file, self._grace_s)
+
+    def _connected(self) -> socket.socket:
         if self._process is not None and self._process.poll() is not None:
             self._drop()
         if self._control is None:
@@ -155,7 +185,6 @@ class ProcessLauncher:
         return self._control
 
     def _drop(self) -> None:
-        """Forget a launcher that died."""
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -164,29 +193,34 @@ class ProcessLauncher:
             self._process.wait()
             self._process = None
 
-    def _room(self) -> bool:
-        return 2 * PIPE_BYTES * len(self._servers) < LARGE_BYTES
+    async def _ended(self) -> None:
+        if self._process is not None:
+            await _end(self._process)
+            self._process = None
 
-    async def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for the launcher, which ends when its control socket closes; kill it if it does not."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        fd = os.pidfd_open(process.pid)
-        loop.add_reader(fd, ended.set)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await ended.wait()
-        except TimeoutError:
-            process.kill()
-        finally:
-            loop.remove_reader(fd)
-            os.close(fd)
-        process.wait()
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the launcher, which ends when its control socket closes; kill it if it does not."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    fd = os.pidfd_open(process.pid)
+    loop.add_reader(fd, ended.set)
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await ended.wait()
+    except TimeoutError:
+        process.kill()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+    process.wait()
 
 
 def encode(command: Command, file: str, grace_s: float) -> bytes:
     """The order as the launcher reads it. Raises LaunchError for what no process can be given."""
+    sandbox = command.sandbox.words()
     words = [str(round(grace_s * 1000)), file, command.cwd, str(len(command.argv)), *command.argv]
+    words += [str(len(sandbox)), *sandbox]
     for name, value in command.env:
         if not name or "=" in name:
             raise LaunchError(f"cannot start {file}: cannot set an environment variable named {name!r}")

@@ -9,6 +9,14 @@ from pathlib import Path
 
 from attestd.launch.protocol import Command, LaunchError
 
+SANDBOX_HINTS = {
+    "take the network away": "allow unprivileged user namespaces here, or leave network = false out",
+    "make files read-only (": "use Linux 6.2 or later with landlock among its security modules, or leave read_only out",
+    "make /": "make that directory, or leave it out of writable",
+    "limit ": "the limit may not be above the launcher's own",
+}
+"""What helps where a server could not be confined, by the beginning of the stage."""
+
 
 def find_program(command: Command) -> str:
     """The file to execute; only ``PATH`` of the command's environment counts. Raises LaunchError."""
@@ -39,7 +47,7 @@ def _executable(file: Path) -> bool:
 def explain(file: str, number: int, stage: str) -> LaunchError:
     """The launcher's report of a failed start, for a person. ``stage`` is what was being done."""
     reason = os.strerror(number)
-    hint = ""
+    hint = next((text for begin, text in SANDBOX_HINTS.items() if stage.startswith(begin)), "")
     if stage.startswith("execute"):
         if number == errno.ENOENT and Path(file).exists():
             reason = f"its interpreter {_interpreter(file)} does not exist"

@@ -1,14 +1,16 @@
 """The launcher: a small single-threaded process that starts stdio servers and lets nothing of them survive.
 
-Run by the daemon as ``python -I -S program.py CONTROL_FD DAEMON_PID``: standard library only, and nothing of attestd.
+Run by the daemon as ``python -I -S program.py CONTROL_FD DAEMON_PID``: standard library only, and of attestd nothing
+but this file, ``tree`` and ``sandbox``. ``system`` builds the launcher of system mode from the same parts.
 
 Rules
 - The daemon sends one datagram per server on the control socket: fields joined by NUL (``grace in ms``, program file,
-  working directory, number of arguments, the arguments, ``NAME=value`` …) and four descriptors: the server's standard
-  input, output and error, and one end of a *line*, the socket on which the daemon hears of this server alone.
+  working directory, number of arguments, the arguments, number of words of its sandbox, these words, ``NAME=value`` …)
+  and four descriptors: the server's standard input, output and error, and one end of a *line*, the socket on which the
+  daemon hears of this server alone.
 - For each server one supervisor is forked. It is a subreaper, so every descendant of the server, however often it
   forked or called setsid, becomes the supervisor's child when its parent dies; no child left (ECHILD) is the proof that
-  nothing survives. Signals go through pidfds whose parent was read again, so a reused pid is never hit.
+  nothing survives.
 - On the line the supervisor says ``started PID`` or ``failed ERRNO STAGE`` and later ``exit TEXT``; the line closes
   when the last descendant is gone. The daemon says ``stop``; the line closing means that the daemon is gone.
 - Death travels downwards: the launcher and the supervisors get SIGTERM when their parent dies, the server SIGKILL.
@@ -16,32 +18,40 @@ Rules
 - The server gets what the daemon sent and nothing else: environment, working directory, three descriptors, default
   signals, no new privileges, none of the daemon's ambient capabilities, its own session.
 """
-# ruff: noqa: PTH110, PTH123, PTH208 - pathlib would double what each forked supervisor carries
 
 import array
 import contextlib
-import ctypes
 import errno
 import gc
 import os
 import resource
-import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+if __name__ == "__main__":  # last, so that nothing beside this package can stand for the standard library
+    sys.path.append(__file__.removesuffix("/attestd/launch/program.py"))
+
+from attestd.launch.sandbox import Sandbox, Step
+from attestd.launch.tree import (
+    PR_CAP_AMBIENT,
+    PR_CAP_AMBIENT_CLEAR_ALL,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NAME,
+    PR_SET_NO_NEW_PRIVS,
+    Bell,
+    describe,
+    prctl,
+    reap,
+    signal_tree,
+    tie_to_parent,
+)
 
 if sys.platform != "linux":
     sys.exit("error: cannot launch servers on this platform: the launcher needs Linux")
-
-PR_SET_PDEATHSIG = 1
-PR_SET_NAME = 15
-PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 MESSAGE_BYTES = 1 << 18
 STOP = b"stop"
@@ -56,150 +66,6 @@ UMASK = 0o022
 REPORT_FD = 3
 """Where the server's process says why it cannot execute; closed by a successful execution."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: int | bytes) -> None:
-    """Set one attribute of this process. Raises OSError."""
-    zero = ctypes.c_ulong(0)
-    argument = ctypes.c_char_p(value) if isinstance(value, bytes) else ctypes.c_ulong(value)
-    if _libc.prctl(option, argument, zero, zero, zero) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot set process attribute {option}: {os.strerror(number)}")
-
-
-def tie_to_parent(parent: int, fatal: int) -> None:
-    """Ask for a signal when the parent dies; leave at once if that has happened already."""
-    prctl(PR_SET_PDEATHSIG, fatal)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-class Bell:
-    """Makes SIGCHLD and SIGTERM visible to poll, so that one wait sees everything."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._end)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-
-    def wait(self, fds: Iterable[int], timeout_s: float | None) -> set[int]:
-        """Those of ``fds`` that are readable or closed; empty after a signal or the timeout."""
-        poll = select.poll()
-        for fd in (self._read, *fds):
-            poll.register(fd, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000)}
-        if self._read in ready:
-            ready.remove(self._read)
-            with contextlib.suppress(BlockingIOError):
-                while os.read(self._read, 512):
-                    pass
-        return ready
-
-    def close(self) -> None:
-        """Give the signals back to a forked child that rings its own bell."""
-        signal.set_wakeup_fd(-1)
-        os.close(self._read)
-        os.close(self._write)
-
-    def _end(self, _number: int, _frame: object) -> None:
-        self.ended = True
-
-
-def parent_of(pid: int) -> int:
-    """Parent now; -1 if the process is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
-    except (OSError, IndexError):
-        return -1
-
-
-def children_by_scan(pid: int) -> list[int]:
-    """Children found by reading every process; for kernels without CONFIG_PROC_CHILDREN."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and parent_of(int(name)) == pid]
-
-
-def children_of(pid: int) -> list[int]:
-    """Children of every thread of a process; may miss one that appears meanwhile, so callers look again."""
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as listed:
-                found += map(int, listed.read().split())
-    except ProcessLookupError:
-        return found
-    except FileNotFoundError:
-        return children_by_scan(pid) if os.path.exists(f"/proc/{pid}") else found
-    return found
-
-
-def signal_tree(number: int, spare: Iterable[int] = ()) -> None:
-    """Send a signal to every descendant, parents first; ``spare`` and what is below them is left alone."""
-    me = os.getpid()
-    spared = set(spare)
-    todo: list[tuple[int, int]] = []
-    _find(me, me, -1, spared, todo)
-    while todo:
-        pid, fd = todo.pop()
-        _find(pid, me, fd, spared, todo)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(fd, number)
-        os.close(fd)
-
-
-def _find(parent: int, me: int, parent_fd: int, spared: set[int], todo: list[tuple[int, int]]) -> None:
-    """Add the children of ``parent`` that provably are its children, or ours, while their pidfd is held."""
-    for child in children_of(parent):
-        if child in spared:
-            continue
-        try:
-            fd = os.pidfd_open(child)
-        except OSError:
-            continue
-        if parent_of(child) in (parent, me) and (parent_fd < 0 or _unreaped(parent_fd)):
-            todo.append((child, fd))
-        else:
-            os.close(fd)
-
-
-def _unreaped(fd: int) -> bool:
-    """Whether the pid behind this pidfd cannot have been reused."""
-    try:
-        signal.pidfd_send_signal(fd, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def reap() -> tuple[dict[int, int], bool]:
-    """Wait statuses of the children that have ended, and whether any child remains."""
-    ended: dict[int, int] = {}
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return ended, False
-        if pid == 0:
-            return ended, True
-        ended[pid] = status
-
-
-def describe(status: int) -> str:
-    """A wait status in words."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with status {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
-
 
 class Order:
     """What to start, as the daemon sent it."""
@@ -207,8 +73,17 @@ class Order:
     def __init__(self, message: bytes) -> None:
         grace, self.file, self.cwd, count, *words = message.split(b"\0")
         self.grace_s = int(grace) / 1000
-        self.argv = words[: int(count)]
+        self.argv, (count, *words) = words[: int(count)], words[int(count) :]
+        self.sandbox = Sandbox(words[: int(count)])
         self.env = dict(word.split(b"=", 1) for word in words[int(count) :])
+
+    def steps(self) -> Iterable[Step]:
+        """What the server's process does between the common set-up and its execution."""
+        return (*self.sandbox.limited(), *self.sandbox.confined())
+
+    def execute(self) -> NoReturn:
+        """Become the program. Raises OSError."""
+        os.execve(self.file, self.argv, self.env)  # noqa: S606 - a shell is what must not be here
 
 
 def become_server(order: Order, stdio: list[int], supervisor: int, report: int) -> NoReturn:
@@ -216,7 +91,6 @@ def become_server(order: Order, stdio: list[int], supervisor: int, report: int) 
     stage = b"set up its process"
     try:
         os.setsid()
-        tie_to_parent(supervisor, signal.SIGKILL)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -233,10 +107,14 @@ def become_server(order: Order, stdio: list[int], supervisor: int, report: int) 
             report = REPORT_FD
         os.closerange(REPORT_FD + 1, os.sysconf("SC_OPEN_MAX"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for stage, step in order.steps():  # noqa: B007 - the failure below names it
+            step()
+        stage = b"set up its process"
+        tie_to_parent(supervisor, signal.SIGKILL)
         stage = b"enter " + order.cwd
         os.chdir(order.cwd)
         stage = b"execute " + order.file
-        os.execve(order.file, order.argv, order.env)  # noqa: S606 - a shell is what must not be here
+        order.execute()
     except OSError as error:
         os.write(report, b"%d\0%s" % (error.errno or errno.EINVAL, stage))
     finally:
@@ -373,10 +251,14 @@ class Launcher:
         ended, remain = reap()
         self._supervisors.difference_update(ended)
         if ended:
+            self._cleared(ended)
             self._alert_until = time.monotonic() + ALERT_S
         if remain and time.monotonic() < self._alert_until:
             signal_tree(signal.SIGKILL, self._supervisors)
         return remain
+
+    def _cleared(self, ended: Iterable[int]) -> None:
+        """These children have ended."""
 
     def _serve(self) -> bool:
         """One order. False at the end of the control socket."""
@@ -389,33 +271,49 @@ class Launcher:
             return False
         *stdio, line = fds
         try:
-            self._fork(Order(message), stdio, line)
-        except OSError as error:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(line)) as told:
-                told.send(b"failed\0%d\0fork" % (error.errno or errno.EAGAIN))
+            self._supervise(Order(message), stdio, line)
         finally:
             close_all(fds)
         return True
 
-    def _fork(self, order: Order, stdio: list[int], line: int) -> None:
+    def _supervise(self, order: Order, stdio: list[int], line: int) -> int:
+        """Fork the supervisor of one server; its pid, or 0 after having told the line why there is none."""
+
+        def supervise() -> None:
+            supervisor = Supervisor(order, socket.socket(fileno=line))
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
+            prctl(PR_SET_NAME, b"attestd-superv")
+            supervisor.run(stdio)
+
+        try:
+            return self._fork(supervise)
+        except OSError as error:
+            tell(line, b"failed\0%d\0fork" % (error.errno or errno.EAGAIN))
+            return 0
+
+    def _fork(self, work: Callable[[], None]) -> int:
+        """A child that does ``work``, tied to us; its pid. Raises OSError."""
         me = os.getpid()
         pid = os.fork()
         if pid != 0:
             self._supervisors.add(pid)
-            return
+            return pid
         try:
             self._bell.close()
             self._control.close()
-            supervisor = Supervisor(order, socket.socket(fileno=line))
             tie_to_parent(me, signal.SIGTERM)
-            prctl(PR_SET_CHILD_SUBREAPER, 1)
-            prctl(PR_SET_NAME, b"attestd-superv")
-            supervisor.run(stdio)
+            work()
         except BaseException:
             sys.excepthook(*sys.exc_info())
             raise
         finally:
             os._exit(0)
+
+
+def tell(line: int, words: bytes) -> None:
+    """Say something on a line that is not ours."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(line)) as told:
+        told.send(words, socket.MSG_DONTWAIT)
 
 
 def receive(control: socket.socket) -> tuple[bytes, list[int]]:

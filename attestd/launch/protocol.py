@@ -16,6 +16,26 @@ class LaunchError(AttestdError):
     code = "launch"
 
 
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server has to do without; see ``sandbox``."""
+
+    network: bool = True
+    read_only: bool = False
+    writable: tuple[str, ...] = ()
+    """Absolute paths that may be written although files are read-only."""
+    limits: tuple[tuple[str, int], ...] = ()
+    """By the names of ``sandbox.RLIMITS``."""
+
+    def words(self) -> tuple[str, ...]:
+        """As ``sandbox.Sandbox`` reads them."""
+        return (
+            *(() if self.network else ("no_network",)),
+            *(("read_only",) if self.read_only else ()),
+            *(f"writable={path}" for path in self.writable),
+            *(f"{name}={number}" for name, number in self.limits),
+        )
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What the registry says must run. Never built from a request."""
 
@@ -23,6 +43,9 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     env: tuple[tuple[str, str], ...]
     """The whole environment; nothing is inherited."""
     cwd: str
+    name: str = ""
+    """Of the server; all that the launcher of system mode is told."""
+    sandbox: Sandbox = Sandbox()
 
 
 class Backend(Protocol):
@@ -50,9 +73,10 @@ class Backend(Protocol):
 class Launcher(Protocol):
     """The separate process that starts servers. Its death ends them all; the daemon's death ends it."""
 
-    async def start(self, command: Command, on_exit: Callable[[str], None]) -> Backend:
+    async def start(self, command: Command, on_exit: Callable[[str], None], client: int | None = None) -> Backend:
         """Start one server; returns when it has executed its program.
 
+        ``client``: pidfd of the attested process that it is started for, valid while this runs; None: for every caller.
         ``on_exit`` gets a text such as ``exited with status 1``, once, on the loop's thread and after this call has
         returned. Raises LaunchError.
         """

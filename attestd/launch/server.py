@@ -105,6 +105,9 @@ class ServerProcess:
         elif kind == b"failed":
             number, _, stage = rest.partition(b"\0")
             self._start_ends(explain(self._file, int(number), os.fsdecode(stage)))
+        elif kind == b"refused":
+            text, _, hint = rest.decode("utf-8", "replace").partition("\0")
+            self._start_ends(LaunchError(f"cannot start {self._file}: {text}", hint=hint))
         elif kind == b"exit":
             self._ending = rest.decode()
             self._tell_exit()

@@ -15,7 +15,9 @@ from attestd.daemon.config import (
     IdentitySettings,
     LimitSettings,
     ListenSettings,
+    RegistrySettings,
     SealSettings,
+    ServerLimits,
     ServerSettings,
     Settings,
 )
@@ -34,13 +36,26 @@ WORDS = {
 def render() -> str:
     """Return the page."""
     where = table(
-        ("what", "user mode"),
+        ("what", "user mode", "system installation"),
         (
-            ("configuration", "`$XDG_CONFIG_HOME/attestd/attestd.toml`, else `~/.config/attestd/attestd.toml`"),
-            ("servers", "`servers.d/*.toml` beside it, one file for each server"),
-            ("policies of this host", "`policy.d/*.cedar` beside it, layered over the shipped `policy/`"),
-            ("state: grants, audit log", "`$XDG_STATE_HOME/attestd/`, else `~/.local/state/attestd/`"),
-            ("sockets", "`$XDG_RUNTIME_DIR/attestd/`, else `/run/user/<uid>/attestd/`"),
+            (
+                "configuration",
+                "`$XDG_CONFIG_HOME/attestd/attestd.toml`, else `~/.config/attestd/attestd.toml`",
+                "`/etc/attestd/attestd.toml`, root's",
+            ),
+            ("servers", "`servers.d/*.toml` beside it, one file for each server", "the same, root's"),
+            ("policies of this host", "`policy.d/*.cedar` beside it, layered over the shipped `policy/`", "the same"),
+            (
+                "state: grants, audit log",
+                "`$XDG_STATE_HOME/attestd/`, else `~/.local/state/attestd/`",
+                "`/var/lib/attestd/`",
+            ),
+            (
+                "servers that were added with `attestctl`",
+                "files of `servers.d`",
+                "`servers/all/`, `servers/UID/` of the state",
+            ),
+            ("sockets", "`$XDG_RUNTIME_DIR/attestd/`, else `/run/user/<uid>/attestd/`", "`/run/attestd/`"),
         ),
     )
     rules = (
@@ -55,18 +70,21 @@ def render() -> str:
         rules,
         where,
         "## attestd.toml",
-        _section(Settings, "At the top", skip=("limits", "approval", "identity", "listen", "seal")),
+        _section(Settings, "At the top", skip=("limits", "approval", "identity", "listen", "seal", "servers")),
         _section(LimitSettings, "[limits]"),
         _section(ApprovalSettings, "[approval]"),
         _section(IdentitySettings, "[identity]"),
         _section(ListenSettings, "[listen]"),
         _section(SealSettings, "[seal]"),
+        _section(RegistrySettings, "[servers]"),
         "## servers.d/NAME.toml",
-        _section(ServerSettings, "[server]", skip=("peer",)),
+        _section(ServerSettings, "[server]", skip=("peer", "limits")),
+        _section(ServerLimits, "[server.limits]"),
         _section(BackPeer, "[server.peer]"),
         "## Environment\n\nNothing but the XDG variables and HOME changes where attestd looks. `NO_COLOR` turns "
         "colours off. A started server gets PATH `/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, "
-        "HOME, USER, LOGNAME, LANG and what its `env` says, and nothing else.",
+        "HOME, USER, LOGNAME, LANG and what its `env` says, and nothing else; in system mode HOME, USER and LOGNAME "
+        "are those of the uid that it runs as.",
     )
 
 

@@ -16,11 +16,16 @@ FUNCTION_LINES = 80
 
 TESTED_BY = {
     "appraisal/model.py": "tests/unit/appraisal/test_appraise.py",
+    "control/systemmode.py": "tests/attacks/test_system_users.py",
+    "daemon/asked.py": "tests/unit/daemon/test_answers.py",
+    "daemon/audit_answers.py": "tests/unit/daemon/test_answers.py",
     "daemon/control_connection.py": "tests/unit/daemon/test_control_server.py",
     "daemon/control_socket.py": "tests/unit/daemon/test_control_server.py",
     "daemon/demo/assistant.py": "tests/e2e/test_demo.py",
     "daemon/demo/newcomer.py": "tests/e2e/test_demo.py",
     "daemon/demo/story.py": "tests/e2e/test_demo.py",
+    "daemon/polkit.py": "tests/contract/test_authorities.py",
+    "daemon/server_answers.py": "tests/unit/daemon/test_answers.py",
     "decision/model.py": "tests/unit/decision/test_engine.py",
     "errors.py": "tests/architecture/test_reference.py",
     "evidence/acceptors.py": "tests/unit/kernel/test_acceptors.py",
@@ -31,6 +36,7 @@ TESTED_BY = {
     "daemon/server_notes.py": "tests/e2e/test_http_backs.py",
     "enforcement/bridge_effects.py": "tests/unit/enforcement/test_bridge.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
+    "launch/refusal.py": "tests/unit/launch/test_registry.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
         f"evidence/interpreters/{module}.py": "tests/unit/evidence/test_interpreters.py"

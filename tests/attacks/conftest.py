@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.attackers import Arena, arena
 from tests.support.http_client import Booth, booth
+from tests.support.system_launcher import Daemon, House, house
 from tests.support.wire_attacks import Ring, ring
 
 
@@ -36,3 +37,17 @@ def _http() -> Iterator[Booth]:
     with booth(root) as started:
         yield started
     shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", name="house")
+def _house() -> Iterator[House]:
+    with house() as started:
+        yield started
+
+
+@pytest.fixture(name="daemon")
+def _daemon(house: House) -> Iterator[Daemon]:
+    """A daemon that does what the attacker wants, on a connection of its own."""
+    connected = Daemon(house)
+    yield connected
+    connected.close()

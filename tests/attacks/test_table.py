@@ -11,8 +11,9 @@ HERE = Path(__file__).parent
 
 ROWS = {
     **{f"I{number}": f"test_i{number:02}_" for number in range(1, 24)},
+    **{f"L{number}": f"test_l{number:02}_" for number in range(1, 9)},
 }
-"""Rows about who calls and the files that show them. I21 (TCP) is shown below a front: this version has none."""
+"""Rows about who calls, and about the launcher of system mode, and the files that show them. I21 (TCP) is shown below a front: this version has none."""
 RECORDED = {"I7", "I8", "I10", "I15", "I17", "I18", "I19"}
 """Rows that are shown with the kernel recorder and without it, side by side."""
 

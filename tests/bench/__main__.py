@@ -20,6 +20,7 @@ from tests.bench import (
     http_calls,
     http_idle,
     http_many,
+    launched,
     memory,
     recorder,
     relay,
@@ -46,6 +47,7 @@ MODULES = (
     http_many,
     streams,
     http_idle,
+    launched,
 )
 
 

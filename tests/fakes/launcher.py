@@ -49,13 +49,15 @@ class FakeLauncher:
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
+        self.clients: list[int | None] = []
         self.backends: list[FakeBackend] = []
         self.failure: LaunchError | None = None
         self.closed = False
 
-    async def start(self, command: Command, on_exit: Callable[[str], None]) -> FakeBackend:
+    async def start(self, command: Command, on_exit: Callable[[str], None], client: int | None = None) -> FakeBackend:
         """Another socket pair."""
         self.commands.append(command)
+        self.clients.append(client)
         if self.failure is not None:
             raise self.failure
         self.backends.append(FakeBackend(4000 + len(self.backends), on_exit))

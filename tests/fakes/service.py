@@ -14,9 +14,10 @@ import msgspec
 
 from attestd.control import messages as m
 from attestd.control import replies as r
+from attestd.control.routes import Right, needed
 from attestd.control.service import ControlCaller
 from attestd.control.usermode import NOT_PROTECTED
-from attestd.errors import ConfigurationError, NothingToDoError, NotPermittedError, UsageError
+from attestd.errors import AgentNeededError, ConfigurationError, NothingToDoError, NotPermittedError, UsageError
 from tests.support.control_samples import EVIL, NOW, identity, link, pending, record
 
 Caller = ControlCaller[str]
@@ -46,6 +47,8 @@ class FakeService:
         self.problems: tuple[r.Problem, ...] = ()
         self.mode = "user"
         self.bug = False
+        self.agent = False
+        """Whether somebody can ask for passwords."""
         self.restless = False
         """Whoever is looked at wants more right afterwards."""
         self.closed_streams = 0
@@ -53,14 +56,17 @@ class FakeService:
         self._act("decision", "d-1", verdict="deny", cause="no_grant")
         self._grant(self._proposal("7F3K-9QRT", m.Terms(lifetime="8h")), "g-1")
 
-    async def authorize_approver(self, caller: Caller, request: m.AnyRequest) -> None:
+    async def authorize(self, caller: Caller, request: m.AnyRequest) -> Caller:
         """Callers without a right are refused, and that is recorded."""
-        if not caller.how:
+        if needed(request, system=self.mode == "system") is not Right.NONE and not caller.how:
+            if caller.asks and not self.agent:
+                raise AgentNeededError("cannot ask for the password: no agent is there")
             self._act("admin", type(request).__name__, verdict="deny", cause="not_approver")
             raise NotPermittedError(
                 f"cannot take this from {caller.display or 'this caller'}: {caller.why_not}",
                 hint="approve from a terminal of your own, or as root",
             )
+        return caller
 
     async def status(self, caller: Caller, request: m.GetStatus) -> r.Status:
         """What has been counted so far."""

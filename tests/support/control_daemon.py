@@ -61,11 +61,17 @@ def peer_of(descriptor: int) -> Peer:
     return Peer(pid=pid, uid=uid, gid=gid, groups=(), security_label=None, source="pid-only")
 
 
-def caller_of(descriptor: int, how: str) -> Attested[str]:
+def caller_of(descriptor: int, how: str, *, asks: bool = False) -> Attested[str]:
     """A caller of this right."""
     peer = peer_of(descriptor)
     caller = ControlCaller(
-        uid=peer.uid, pid=peer.pid, result="attested", how=how, display="attestctl", why_not="node is an ancestor"
+        uid=peer.uid,
+        pid=peer.pid,
+        result="attested",
+        how=how,
+        display="attestctl",
+        why_not="node is an ancestor",
+        asks=asks,
     )
     return Attested(caller=caller, watch=PidWatch(peer.pid))
 
@@ -114,7 +120,7 @@ async def _serve(path: Path, plan: dict[str, Any]) -> None:
     furnish(service, plan)
 
     async def attest(descriptor: int) -> Attested[str]:
-        return caller_of(descriptor, plan.get("how", "clean-chain"))
+        return caller_of(descriptor, plan.get("how", "clean-chain"), asks=plan.get("asks", False))
 
     control = server(path, service, attest=attest, limits=ControlLimits(request_s=5))
     control.start()

@@ -36,9 +36,9 @@ def caller_evidence(**facts: Any) -> Evidence:
     return evidence_of(python_client(uid=uid, **facts), shell(uid=uid), terminal(uid=uid))
 
 
-def paths_below(root: Path) -> Paths:
-    """User mode below a short directory."""
-    return Paths(config=root / "c", state=root / "s", runtime=root / "r", user_mode=True)
+def paths_below(root: Path, *, system: bool = False) -> Paths:
+    """A mode below a short directory."""
+    return Paths(config=root / "c", state=root / "s", runtime=root / "r", user_mode=not system)
 
 
 def server_text(name: str = "time", **keys: Any) -> str:
@@ -58,13 +58,16 @@ class Inside:
         settings: str = "",
         on: str = "one process",
         sealer: Sealer | None = None,
+        system: bool = False,
     ) -> None:
-        """``on``: a kernel of one process, or ``darwin``: macOS's room on a Mac in memory."""
+        """``system``: a system installation without servers, whose configuration is root's: for root.
+
+        ``on``: a kernel of one process, or ``darwin``: macOS's room on a Mac in memory."""
         self.sealer = sealer
-        self.paths = paths_below(root)
+        self.paths = paths_below(root, system=system)
         self.paths.servers.mkdir(parents=True)
         self.paths.config_file.write_text(settings, encoding="utf-8")
-        for text in servers or (server_text(),):
+        for text in servers or (() if system else (server_text(),)):
             name = text.split('name = "')[1].split('"')[0]
             (self.paths.servers / f"{name}.toml").write_text(text, encoding="utf-8")
         self.kernel = MacKernel() if on == "darwin" else OneProcess(caller_evidence())

@@ -568,6 +568,30 @@ def test_system_rules_accept_the_service_user(installed: Installation, monkeypat
         shim.verify_place(target)
 
 
+def test_a_service_that_is_away_is_knocked_for(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to its control socket starts it, and the shim goes on once it has spoken there; else it is away."""
+    monkeypatch.setattr(shim, "SYSTEM_DIR", str(installed.mcp.parent))
+    target = shim.Target("time", str(installed.socket), system=True, user=False)
+    target.owners = target.daemons = (0, os.geteuid())
+    with pytest.raises(shim.Away, match="no such socket"):
+        shim.reach(target)
+
+    def start(manager: socket.socket) -> None:
+        with manager.accept()[0] as connection, socket.socket(socket.AF_UNIX) as service:
+            service.bind(str(installed.socket))
+            service.listen()
+            connection.sendall(b"{")
+            service.accept()[0].close()
+
+    with socket.socket(socket.AF_UNIX) as manager:
+        manager.bind(str(installed.mcp.parent / "control.sock"))
+        manager.listen()
+        starting = threading.Thread(target=start, args=(manager,))
+        starting.start()
+        shim.reach(target).close()
+        starting.join()
+
+
 def test_the_users_own_socket_comes_first(
     installed: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -583,6 +607,23 @@ def test_the_users_own_socket_comes_first(
     assert shim.parse(["time", "--system"]).path == f"{tmp_path}/service/mcp/time.sock"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
     assert shim.parse(["time", "--user"]).path == f"/run/user/{os.geteuid()}/attestd/mcp/time.sock"
+
+
+def test_a_server_of_ones_own_is_found_where_none_is_everybodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the service: the server for everybody, else the one that is registered for this uid alone."""
+    monkeypatch.setattr(shim, "SYSTEM_DIR", str(tmp_path))
+    own = tmp_path / "mcp" / str(os.geteuid()) / "time.sock"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "mcp" / "12345").mkdir()
+    (tmp_path / "mcp" / "12345" / "notes.sock").write_text("")
+    assert shim.parse(["time", "--system"]).path == f"{tmp_path}/mcp/time.sock"
+    own.write_text("")
+    assert shim.parse(["time", "--system"]).path == str(own)
+    (tmp_path / "mcp" / "time.sock").write_text("")
+    assert shim.parse(["time", "--system"]).path == f"{tmp_path}/mcp/time.sock"
+    assert shim.parse(["notes", "--system"]).path == f"{tmp_path}/mcp/notes.sock"
 
 
 def test_attestds_own_variables_do_not_redirect(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

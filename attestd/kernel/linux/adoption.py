@@ -9,7 +9,9 @@ pid 1, and says nothing about it. What can be seen from the outside, without a r
   same way);
 - of a parent that has exited itself (``dead``, known from process events) neither session nor control group is known;
 - systemd (every instance lives in an ``init.scope``) starts services; what runs in any other ``.scope`` was started by
-  another program and registered, so if systemd is its parent it was adopted.
+  another program and registered, so if systemd is its parent it was adopted. Except for login(1) and its like: agetty,
+  a service, *becomes* login, which pam_systemd registers with the session that it makes. So a process that is wholly
+  root's and leads its session stays undecided.
 
 Where none of this shows, a child of pid 1 or of a systemd instance stays undecided (None): a double fork with
 setsid(2) looks exactly like a service. A child adopted by any *other* subreaper that leads a session of its own, or
@@ -22,6 +24,7 @@ from __future__ import annotations
 from attestd.evidence.model import Link
 
 _MANAGER_SCOPE = "/init.scope"
+_ROOT = (0, 0, 0, 0)
 
 
 def adopted(child: Link, parent: Link) -> bool | None:
@@ -32,5 +35,5 @@ def adopted(child: Link, parent: Link) -> bool | None:
         return True
     by_systemd = parent.cgroup.endswith(_MANAGER_SCOPE)
     if by_systemd and not child.dead and child.cgroup.endswith(".scope") and child.cgroup != parent.cgroup:
-        return True
+        return None if child.uids == _ROOT and child.session == child.pid else True
     return None if by_systemd or parent.pid == 1 else False

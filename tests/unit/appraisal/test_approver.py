@@ -70,12 +70,13 @@ def test_clean_chain(above: tuple[Link, ...]):
 
 
 def test_system_mode():
-    """On a system installation a clean chain is not enough."""
-    refused = asked(attestctl(), shell(), terminal(), init(), references=REFERENCES)
-    assert refused == Approval(
-        how=How.REFUSED, reason="on a system installation only root and named programs may approve"
-    )
-    assert not refused.allowed
+    """On a system installation a clean chain is not enough, and a chain that is not clean is not even asked for more."""
+    clean = asked(attestctl(), shell(), terminal(), init(), references=REFERENCES)
+    assert (clean.how, clean.allowed, clean.asks) == (How.PASSWORD, False, True)
+    assert clean.reason == "the password of its user was not given"
+    agents = asked(attestctl(), shell(), claude(), shell(), terminal(), init(), references=REFERENCES)
+    assert (agents.how, agents.allowed, agents.asks) == (How.REFUSED, False, False)
+    assert "is among its ancestors" in agents.reason
 
 
 TOP = (terminal(), init())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,35 @@ def client_of(installation: Installation, **changes: float) -> ControlClient:
     """A client that finds and proves the daemon of this installation."""
     us = Us(uid=os.geteuid(), interpreter=Path(sys.executable), scripts=(installation.bin,))
     return ControlClient(environ=installation.environment(), us=us, **changes)
+
+
+def test_who_lacks_an_agent_comes_again_with_one(installation: Installation) -> None:
+    """The daemon says that nobody can ask for the password; once somebody can, it is asked once more, and only once."""
+    brought: list[bool] = []
+
+    @contextmanager
+    def agent(there: bool) -> Iterator[bool]:
+        brought.append(there)
+        yield there
+
+    with installation.daemon(how="", asks=True):
+        client = dataclasses.replace(client_of(installation), agent=lambda: agent(True))
+        with pytest.raises(RemoteError) as again:
+            client.one(m.Reload())
+        with pytest.raises(RemoteError):
+            dataclasses.replace(client, agent=lambda: agent(False)).one(m.Reload())
+        with pytest.raises(RemoteError):
+            dataclasses.replace(client, agent=None).one(m.Reload())
+    assert again.value.code == "agent_needed"
+    assert brought == [True, False]
+
+
+def test_everybodys_things_are_asked_for_where_that_means_something(installation: Installation) -> None:
+    """``all_users`` is put into requests about somebody's things, and into no other."""
+    with installation.daemon():
+        client = dataclasses.replace(client_of(installation), all_users=True)
+        assert client.one(m.GetStatus()).mode == "user"
+        assert client.one(m.VerifyAudit()).ok
 
 
 def test_one_reply_is_a_value(installation: Installation) -> None:

@@ -131,6 +131,18 @@ def test_the_systems_socket_belongs_to_whom_root_gave_its_directory(installation
 
 @pytest.mark.root
 @root_only
+def test_the_systems_socket_may_be_the_service_managers(installation: Installation) -> None:
+    """Root may have made the socket in the service's directory, and listen there until the service does."""
+    place = Place(path=installation.socket, system=True)
+    with bound(installation.socket), socket.socket(socket.AF_UNIX) as sock:
+        os.chown(installation.socket.parent, 12345, 12345)
+        assert owner(place, us(installation)) == 12345
+        sock.connect(str(installation.socket))
+        assert prove_listener(sock, place, 12345, us(installation)) == os.getpid()
+
+
+@pytest.mark.root
+@root_only
 def test_a_listener_of_another_uid_is_refused(installation: Installation) -> None:
     """The kernel's word on who listens must equal the owner of the file."""
     with bound(installation.socket), socket.socket(socket.AF_UNIX) as sock:

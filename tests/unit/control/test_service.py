@@ -57,9 +57,9 @@ async def test_only_what_was_shown_is_granted(service: FakeService) -> None:
 
 async def test_callers_without_a_right_are_refused_and_recorded(service: FakeService) -> None:
     """The refusal says why and is in the log."""
-    await service.authorize_approver(ROOT, m.Reload())
+    await service.authorize(ROOT, m.Reload())
     with pytest.raises(NotPermittedError, match="node is an ancestor"):
-        await service.authorize_approver(AGENT, m.Reload())
+        await service.authorize(AGENT, m.Reload())
     assert service.records[-1].cause == "not_approver"
 
 

@@ -83,9 +83,9 @@ async def test_inspect_collects_anew(inside: Inside, answers: Answers):
 
 async def test_who_may_not_approve_is_refused_and_recorded(inside: Inside, answers: Answers):
     """The refusal names the reason, and so does the log; who may is let through."""
-    await answers.authorize_approver(ROOT, m.Reload())
+    await answers.authorize(ROOT, m.Reload())
     with pytest.raises(NotPermittedError, match=r"node .pid 812. is among its ancestors"):
-        await answers.authorize_approver(OTHER, m.Approve(pending="7F3K-9QRT"))
+        await answers.authorize(OTHER, m.Approve(pending="7F3K-9QRT"))
     rows = list(query(inside.paths.audit, Filters(kinds=("admin",), cause="not_approver")))
     assert (rows[0].record.method, rows[0].record.id, rows[0].record.uid) == ("Approve", "7F3K-9QRT", 77)
 
@@ -265,7 +265,7 @@ async def test_the_log_is_read_by_what_is_wanted(inside: Inside, answers: Answer
 
 async def test_the_log_can_be_followed(inside: Inside, answers: Answers, monkeypatch: pytest.MonkeyPatch):
     """After the last records each new one comes once, in order."""
-    monkeypatch.setattr("attestd.daemon.answers.FOLLOW_S", 0.01)
+    monkeypatch.setattr("attestd.daemon.audit_answers.FOLLOW_S", 0.01)
     client, _ = await inside.refused()
     seen: list[str] = []
 

@@ -101,7 +101,7 @@ async def test_a_caller_that_cannot_be_attested_is_recorded(inside: Inside):
 
 
 async def test_a_full_disk_opens_no_session(inside: Inside, monkeypatch: pytest.MonkeyPatch):
-    """Without a record of it there is no session: the connection closes, nothing leaks, status shows the trouble."""
+    """Without a record of it there is no session: the client is told why, nothing leaks, status shows the trouble."""
 
     def full(*_: object) -> int:
         raise AuditUnavailableError("cannot append to the audit log: no space left on device")
@@ -113,10 +113,11 @@ async def test_a_full_disk_opens_no_session(inside: Inside, monkeypatch: pytest.
         sock.connect(str(inside.paths.sockets / "time.sock"))
         sock.send(b"\n")
         sock.setblocking(False)
-        with pytest.raises(ConnectionResetError):
-            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 100), 5)
+        told = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 10_000), 5)
+        assert b'"cause":"audit_unavailable"' in told
+        assert b"no space left on device" in told
     assert inside.daemon.sessions == {}
-    assert any("no space left" in text for _, text in inside.daemon.errors)
+    assert any("no space left" in text for _, text in inside.daemon.troubles.seen(None))
     monkeypatch.undo()
 
 
@@ -143,10 +144,10 @@ async def test_a_start_that_fails_leaves_nothing_locked(short_tmp: Path):
 async def test_tools_are_learned_from_the_servers_own_list(inside: Inside):
     """Hints of a tool enter decisions as the server stated them; others have the defaults."""
     tools = [{"name": "read", "annotations": {"readOnlyHint": True}}, {"name": "write"}]
-    inside.daemon.learn("time", ListKind.TOOLS, {"tools": tools})
-    inside.daemon.learn("time", ListKind.PROMPTS, {"prompts": []})
-    assert inside.daemon.tools["time"]["read"].read_only
-    assert inside.daemon.tools["time"]["write"].destructive
+    inside.daemon.learn("time", 5, ListKind.TOOLS, {"tools": tools})
+    inside.daemon.learn("time", 5, ListKind.PROMPTS, {"prompts": []})
+    assert inside.daemon.tools["time", 5]["read"].read_only
+    assert inside.daemon.tools["time", 5]["write"].destructive
 
 
 async def test_a_server_that_cannot_start_is_trouble(inside: Inside):
@@ -161,7 +162,7 @@ async def test_a_server_that_cannot_start_is_trouble(inside: Inside):
     answer = await inside.ask(again, "initialize", {"protocolVersion": "2025-11-25"})
     assert answer["error"]["data"]["cause"] == "server_unavailable"
     assert "no such file" in inside.daemon.fronts["time"].trouble
-    assert "no such file" in inside.daemon.errors[-1][1]
+    assert "no such file" in inside.daemon.troubles.seen(None)[-1][1]
     inside.launcher.failure = None
     await inside.handshake(again)
     assert inside.daemon.fronts["time"].trouble == ""

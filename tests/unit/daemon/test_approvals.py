@@ -150,7 +150,7 @@ async def test_what_is_in_force_after_a_start_is_what_the_log_says(inside: Insid
     inside.launcher = type(inside.launcher)()
     inside.daemon = inside.start()
     assert list(inside.daemon.approvals.store.index) == []
-    said = " ".join(text for _, text in inside.daemon.errors)
+    said = " ".join(text for _, text in inside.daemon.troubles.seen(None))
     assert "g-forged is refused" in said
     assert f"{grant.id} is in the audit log but not in the store" in said
     assert any(row.record.id == "grants.mismatch" for row in query(inside.paths.audit, Filters(kinds=("log",))))

@@ -10,14 +10,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from attestd.daemon.backs import Backs, ServerImage, environment
-from attestd.daemon.config import BackPeer, ServerSettings
+from attestd.daemon.config import BackPeer, ServerLimits, ServerSettings
 from attestd.enforcement.link import ServerError
 from attestd.enforcement.workers import Workers
 from attestd.errors import Cause, EvidenceError
-from attestd.launch.protocol import LaunchError
+from attestd.launch.protocol import LaunchError, Sandbox
 from tests.fakes.kernel import OneProcess
 from tests.fakes.launcher import FakeLauncher
 from tests.support.evidence import evidence_of, link_of, python_client, sha, shell
@@ -84,6 +85,7 @@ async def test_a_started_server_is_looked_at_before_it_is_used(bench: Bench):
     """Command, directory and environment are those of the registry; the image is told with its script."""
     back = await bench.backs.open(STDIO)
     (command,) = bench.launcher.commands
+    assert (command.name, command.sandbox, bench.launcher.clients) == ("time", Sandbox(), [None])
     assert (command.argv, command.cwd, dict(command.env)["A"]) == (("/bin/server", "-v"), "/tmp", "1")
     ((name, image),) = bench.seen
     assert (name, image.path) == ("time", "/usr/bin/python3.11")
@@ -96,6 +98,15 @@ async def test_a_started_server_is_looked_at_before_it_is_used(bench: Bench):
     back.stop()
     back.finish()
     assert (bench.launcher.backends[0].finished, bench.launcher.backends[0].stopped) == (1, 1)
+
+
+async def test_the_client_is_shown_and_the_sandbox_told(bench: Bench):
+    """Whom a server is for reaches the launcher as the pidfd that was given, with what the server has to do without."""
+    confined = msgspec.structs.replace(STDIO, network=False, limits=ServerLimits(open_files=9))
+    back = await bench.backs.open(confined, 77)
+    assert bench.launcher.clients == [77]
+    assert bench.launcher.commands[0].sandbox == Sandbox(network=False, limits=(("open_files", 9),))
+    back.stop()
 
 
 async def test_why_a_server_ended(bench: Bench):

@@ -137,12 +137,14 @@ def test_what_a_server_may_not_be(changes: dict[str, Any], key: str):
     assert found.value.hint
 
 
-def test_system_mode_starts_no_servers_yet():
-    """Only servers on a socket of their own, until there is a privilege-separated launcher."""
-    with pytest.raises(ConfigurationError, match="system mode"):
-        validate_server(ServerSettings(**GOOD), Path("f"), SOCKETS, user_mode=False)
-    unix = ServerSettings(name="time", transport="unix", socket="/x")
-    validate_server(unix, Path("f"), SOCKETS, user_mode=False)
+def test_in_system_mode_a_started_servers_file_is_called_like_it(tmp_path: Path):
+    """The launcher finds it by the name that the daemon says, so another file name is refused; user mode does not mind."""
+    (tmp_path / "b.toml").write_text('[server]\nname = "a"\ntransport = "stdio"\ncommand = ["y"]\n')
+    assert list(load_servers(tmp_path, SOCKETS, user_mode=True)) == ["a"]
+    with pytest.raises(ConfigurationError, match=r"b\.toml: server\.name: found 'a', expected 'b'"):
+        load_servers(tmp_path, SOCKETS, user_mode=False)
+    (tmp_path / "b.toml").rename(tmp_path / "a.toml")
+    assert list(load_servers(tmp_path, SOCKETS, user_mode=False)) == ["a"]
 
 
 def test_a_socket_path_must_fit():

@@ -221,13 +221,37 @@ async def test_the_caller_is_proven_again_after_the_authorization(bed: Bed) -> N
     bed.start()
     client = await bed.greeted()
 
-    async def slow(caller: ControlCaller[str], request: m.AnyRequest) -> None:
-        del caller, request
+    async def slow(caller: ControlCaller[str], request: m.AnyRequest) -> ControlCaller[str]:
+        del request
         bed.watches[0].cause = Cause.CHAIN_CHANGED
+        return caller
 
-    bed.service.authorize_approver = slow  # type: ignore[method-assign]
+    bed.service.authorize = slow  # type: ignore[method-assign]
     client.ask("approve", pending="7F3K-9QRT", terms={"lifetime": "8h"})
     assert "chain_changed" in (await client.line())["message"]
+    assert "7F3K-9QRT" in bed.service.waiting
+
+
+async def test_a_client_is_told_that_a_person_is_asked_and_may_go(bed: Bed) -> None:
+    """While the authorization waits there is progress; when the client hangs up, the question is taken back."""
+    bed.start(limits=ControlLimits(waiting_s=0.02))
+    client = await bed.greeted()
+    taken_back = asyncio.Event()
+
+    async def waits(caller: ControlCaller[str], request: m.AnyRequest) -> ControlCaller[str]:
+        del request
+        try:
+            await asyncio.Event().wait()
+        finally:
+            taken_back.set()
+        return caller
+
+    bed.service.authorize = waits  # type: ignore[method-assign]
+    client.ask("approve", pending="7F3K-9QRT", terms={"lifetime": "8h"})
+    for _ in range(3):
+        assert await client.line() == {"type": "progress", "done": 0, "total": 0, "what": "authorization"}
+    await client.close()
+    await asyncio.wait_for(taken_back.wait(), 10)
     assert "7F3K-9QRT" in bed.service.waiting
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from attestd.daemon.links import PROGRAMS
 from attestd.decision.model import Deny
 from attestd.enforcement.bridged import BridgedLink
-from attestd.enforcement.link import StreamLink
+from attestd.enforcement.link import ServerError, StreamLink
 from attestd.errors import Cause
+from attestd.launch.protocol import LaunchError
 from tests.support.daemons import Inside
 
 
@@ -46,7 +48,7 @@ async def test_what_cannot_be_opened_is_trouble(inside: Inside):
     with pytest.raises(Exception, match="cannot"):
         await inside.daemon.links.open(front, session)
     assert front.trouble
-    assert inside.daemon.errors[-1][1] == front.trouble
+    assert inside.daemon.troubles.seen(None)[-1][1] == front.trouble
 
 
 async def test_what_a_program_does_is_remembered_for_so_many(inside: Inside):
@@ -70,3 +72,39 @@ async def test_a_refusal_tells_of_the_program(inside: Inside):
     for method, modern_only in (("server/discover", True), ("initialize", False)):
         inside.daemon.pend(caller, method, "", Deny(cause=Cause.NO_GRANT, detail=""), 0)
         assert habits.modern_only is modern_only
+
+
+def descriptors() -> int:
+    """How many of ours are open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_started_server_is_for_the_peer_of_its_session(inside: Inside):
+    """The launcher is shown a copy of the session's pidfd, which is closed when the server runs, or could not be started."""
+    await inside.granted()
+    (session,) = inside.daemon.sessions
+    front = inside.daemon.fronts["time"]
+    caller = inside.daemon.sessions[session].caller
+    caller.pidfd = os.pidfd_open(os.getpid())
+    before = descriptors()
+    inside.launcher.failure = LaunchError("cannot start it")
+    with pytest.raises(ServerError, match="cannot start it"):
+        await inside.daemon.links.open(front, session)
+    assert descriptors() == before
+    shown = inside.launcher.clients[-1]
+    assert shown not in (None, caller.pidfd)
+    os.close(caller.pidfd)
+    caller.pidfd = -1
+
+
+async def test_a_session_that_has_ended_starts_nothing(inside: Inside):
+    """Between the first request and the start the session may go: nobody is there to be shown to the launcher."""
+    await inside.granted()
+    (session,) = inside.daemon.sessions
+    front = inside.daemon.fronts["time"]
+    info = inside.daemon.sessions.pop(session)
+    started = len(inside.launcher.commands)
+    with pytest.raises(ServerError, match="the session has ended"):
+        await inside.daemon.links.open(front, session)
+    assert len(inside.launcher.commands) == started
+    inside.daemon.sessions[session] = info

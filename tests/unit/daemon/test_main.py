@@ -73,7 +73,7 @@ def test_another_configuration_file(home: Path, tmp_path: Path):
 
 
 def test_system_mode_says_what_to_do():
-    """This version runs in user mode."""
+    """Neither root nor a user without the service's directories is the system service."""
     result = run("run")
     assert result.exit_code == ExitCode.CONFIGURATION
     assert "attestd run --user" in result.output
@@ -106,10 +106,11 @@ def test_another_platform_is_refused_loudly(monkeypatch: pytest.MonkeyPatch, hom
     assert "Linux only" in result.output
 
 
-async def test_serving_until_a_signal(home: Path, capsys: pytest.CaptureFixture[str]):
+async def test_serving_until_a_signal(home: Path, caplog: pytest.LogCaptureFixture):
     """It says what it serves, reloads on SIGHUP, and ends in order on SIGTERM."""
     from attestd.daemon.paths import user_paths
 
+    caplog.set_level("INFO", "attestd")
     serving = asyncio.ensure_future(module._serve(user_paths(), str(home / "no-recorder")))
     control = home / "r" / "attestd" / "control.sock"
     async with asyncio.timeout(10):
@@ -123,4 +124,4 @@ async def test_serving_until_a_signal(home: Path, capsys: pytest.CaptureFixture[
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 10)
     assert not control.exists()
-    assert f"attestd {__version__} serves 0 servers for uid {os.geteuid()}" in capsys.readouterr().err
+    assert f"attestd {__version__} serves 0 servers for uid {os.geteuid()}" in caplog.text

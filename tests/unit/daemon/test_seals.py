@@ -252,10 +252,10 @@ async def test_what_cannot_be_sealed_again_is_trouble(place: Place):
     assert state.state.startswith("open: cannot seal again: cannot install seals: no right")
     (check,) = [each for each in checks(inside.daemon, inside.kernel.examine()) if each.name == "seal notes"]
     assert (check.status, "attestd unseal --all" in check.remedy) == ("fail", True)
-    before = len(inside.daemon.errors)
+    before = len(inside.daemon.troubles.seen(None))
     inside.daemon.seals.look()
     inside.daemon.seals.look()
-    assert len(inside.daemon.errors) <= before + 1
+    assert len(inside.daemon.troubles.seen(None)) <= before + 1
     place.rules.refusal = ""
     inside.daemon.seals.look()
     assert len(place.guards) == 1
@@ -324,7 +324,7 @@ async def test_without_the_right_no_connection_is_marked(place: Place, sock: soc
     inside.daemon.seals.let_through(sock)
     assert isinstance(inside.sealer, FakeSealer)
     assert inside.sealer.marked == []
-    assert list(inside.daemon.errors) == []
+    assert list(inside.daemon.troubles.seen(None)) == []
 
 
 async def test_without_a_sealer(short_tmp: Path, sock: socket.socket):

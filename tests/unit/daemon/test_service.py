@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from attestd.daemon.activation import Passed
+from attestd.daemon.notify import Notifier
 from attestd.daemon.service import Serving
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from tests.support.daemons import paths_below, server_text
@@ -55,7 +58,7 @@ async def test_a_bad_reload_by_signal_is_noted(serving: Serving):
     """Nobody waits for the answer to a signal: status shows it, and the old configuration stays."""
     serving.daemon.paths.config_file.write_text("nosuch = 1\n")
     serving.reload_signalled()
-    assert "reload refused: " in serving.daemon.errors[-1][1]
+    assert "reload refused: " in serving.daemon.troubles.seen(None)[-1][1]
 
 
 async def test_callers_of_control_are_attested(serving: Serving):
@@ -98,7 +101,68 @@ async def test_a_caller_that_cannot_be_attested_decides_nothing(
 async def test_bugs_are_shown_in_status(serving: Serving):
     """An exception that nobody expected is remembered, wherever it came from."""
     serving._bug(ZeroDivisionError("oops"))
-    assert "internal: ZeroDivisionError: oops" in serving.daemon.errors[-1][1]
+    assert "internal: ZeroDivisionError: oops" in serving.daemon.troubles.seen(None)[-1][1]
     context = {"message": "a task failed", "exception": KeyError("x")}
     serving._bug_in_loop(asyncio.get_running_loop(), context)
-    assert "a task failed" in serving.daemon.errors[-1][1]
+    assert "a task failed" in serving.daemon.troubles.seen(None)[-1][1]
+
+
+async def test_who_connects_during_a_restart_is_served(short_tmp: Path):
+    """The manager holds the socket of a server: its file stays, the connection waits, and the next run takes it."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    (paths.servers / "time.toml").write_text(server_text())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, socket.socket(socket.AF_UNIX) as client:
+        manager.bind(str(short_tmp / "notify"))
+        notifier = Notifier(str(short_tmp / "notify"))
+        first = Serving(paths, notifier=notifier)
+        text, ancillary, _, _ = manager.recvmsg(4096, socket.CMSG_SPACE(4))
+        assert text == b"FDSTORE=1\nFDNAME=mcp-time"
+        held = socket.socket(fileno=int.from_bytes(ancillary[0][2], sys.byteorder))
+        await first.close()
+        client.connect(str(paths.sockets / "time.sock"))
+        second = Serving(paths, notifier=notifier, passed=Passed(servers={"time": held}))
+        try:
+            client.setblocking(False)
+            client.send(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}\n')
+            answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 65536), 10)
+            assert b"-31403" in answer
+        finally:
+            await second.close()
+
+
+async def test_the_managers_control_socket_stays(short_tmp: Path):
+    """It was passed, so it is not ours to remove; asked for by its path, it answers with hello."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    paths.runtime.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as made, socket.socket(socket.AF_UNIX) as client:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        made.bind(str(paths.control))
+        made.listen()
+        made.setblocking(False)
+        serving = Serving(paths, passed=Passed(control=socket.socket(fileno=os.dup(made.fileno()))))
+        client.connect(str(paths.control))
+        client.setblocking(False)
+        hello = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 4096), 10)
+        assert b"nonce" in hello
+        await serving.close()
+        assert paths.control.is_socket()
+
+
+async def test_a_reload_begins_and_ends(short_tmp: Path):
+    """The manager is told both, also where the new configuration is refused; then the status says why."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(short_tmp / "notify"))
+        manager.settimeout(5)
+        serving = Serving(paths, notifier=Notifier(str(short_tmp / "notify")))
+        try:
+            for text, status in (("", b"serving 0 servers"), ("nosuch = 1\n", b"the old configuration goes on")):
+                paths.config_file.write_text(text)
+                serving.reload_signalled()
+                assert manager.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+                assert manager.recv(4096).startswith(b"READY=1\nSTATUS=" + status)
+        finally:
+            await serving.close()

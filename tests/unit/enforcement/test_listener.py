@@ -348,3 +348,15 @@ def test_other_limits_hold_from_now_on():
     admission.set_limits(connections=4, attesting=4)
     assert admission.enter(1)
     assert json.dumps(dict(admission._open)) == '{"1": 4}'
+
+
+def test_new_connections_of_a_uid_are_counted_by_the_minute():
+    """Who was quiet may use a minute's worth at once, then waits its share of the time; others are not concerned."""
+    now = [0.0]
+    admission = Admission(connections=1000, attesting=1000, a_minute=60, clock=lambda: now[0])
+    assert sum(admission.enter(5) for _ in range(70)) == 60
+    assert admission.enter(6)
+    now[0] = 10.0
+    assert sum(admission.enter(5) for _ in range(70)) == 10
+    now[0] = 1000.0
+    assert sum(admission.enter(5) for _ in range(70)) == 60

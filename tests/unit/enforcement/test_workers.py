@@ -123,3 +123,35 @@ async def test_a_closed_pool_takes_no_work(pool: Pool):
         await pool.run(lambda: 1)
     pool.go_on.set()
     assert await hanging == 7
+
+
+async def test_owners_take_turns():
+    """What one owner queued first does not keep another waiting until all of it is done."""
+    pool, order = Workers(1, "turns"), []
+    go_on = threading.Event()
+    first = pool.submit_for(1, lambda: go_on.wait(20))
+    jobs = [pool.submit_for(1, lambda n=n: order.append((1, n))) for n in range(3)]  # type: ignore[misc]
+    jobs.append(pool.submit_for(2, lambda: order.append((2, 0))))
+    go_on.set()
+    for job in (first, *jobs):
+        await asyncio.wrap_future(job)
+    assert order.index((2, 0)) <= 1
+    assert [each for each in order if each[0] == 1] == [(1, 0), (1, 1), (1, 2)]
+    pool.shutdown()
+
+
+async def test_one_owner_leaves_threads_to_the_others():
+    """However much of one owner hangs, also beyond what is replaced for it, another owner's work is done."""
+    pool, go_on = Workers(4, "shares"), threading.Event()
+    late: list[object] = []
+    hanging = [
+        asyncio.ensure_future(pool.run(go_on.wait, 20, seconds=0.02, late=late.append, owner=1)) for _ in range(40)
+    ]
+    results = await asyncio.gather(*hanging, return_exceptions=True)
+    assert all(isinstance(each, TooSlowError) for each in results)
+    assert await pool.run(lambda: 5, seconds=10, late=late.append, owner=2) == 5
+    assert await pool.run(lambda: 6, seconds=10, late=late.append) == 6
+    go_on.set()
+    await until(lambda: len(late) == 40)
+    assert await pool.run(lambda: 7, seconds=10, late=late.append, owner=1) == 7
+    pool.shutdown()

@@ -65,3 +65,14 @@ def test_a_dead_child_shows_neither_session_nor_control_group():
     assert adopted(gone, link(8, start=6, session=7)) is True
     assert adopted(gone, link(1, start=0, session=1)) is None
     assert adopted(gone, link(8, start=4, session=8, cgroup=USER_MANAGER)) is None
+
+
+@pytest.mark.parametrize(
+    ("uids", "session", "expected"),
+    [((0, 0, 0, 0), 9, None), ((0, 0, 0, 0), 7, True), ((1, 0, 0, 0), 9, True), ((1, 1, 1, 1), 9, True)],
+)
+def test_login_on_a_console_is_not_adopted(uids: tuple[int, int, int, int], session: int, expected: bool | None):
+    """A service that became login is registered with its session; so may anything be that is root's and leads one."""
+    login = msgspec.structs.replace(link(9, start=5, session=session, cgroup=TERMINAL_SCOPE), uids=uids)
+    init = link(1, start=0, session=1 if session == 9 else 7, cgroup="/init.scope")
+    assert adopted(login, init) is expected

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from attestd.launch import program
 from attestd.launch.client import encode
-from attestd.launch.protocol import Command
-
-SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(100)"]
+from attestd.launch.protocol import Command, Sandbox
 
 
 def test_an_order_is_read_as_it_was_written() -> None:
@@ -24,47 +19,20 @@ def test_an_order_is_read_as_it_was_written() -> None:
     assert (order.grace_s, order.file, order.cwd) == (1.5, b"/bin/a", b"/tmp")
     assert order.argv == [b"a", b"", b"\xc3\xbc=\xff"]
     assert order.env == {b"X": b"1=2", b"EMPTY": b""}
+    assert (order.sandbox.network, order.sandbox.read_only, order.sandbox.limits) == (True, False, {})
 
 
-def test_children_are_found_with_and_without_the_kernels_list() -> None:
-    """Both ways of finding children agree on a living child, and on none for a process that is gone."""
-    with subprocess.Popen(SLEEP) as child:
-        assert child.pid in program.children_of(os.getpid())
-        assert child.pid in program.children_by_scan(os.getpid())
-        assert program.parent_of(child.pid) == os.getpid()
-        child.kill()
-    assert program.children_of(child.pid) == []
-    assert program.parent_of(child.pid) == -1
-
-
-def test_a_tree_is_signalled_except_what_is_spared() -> None:
-    """Every descendant gets the signal, except those below a spared child."""
-    source = "import subprocess,sys; p = subprocess.Popen(['sleep', '100']); print(p.pid, flush=True); p.wait()"
-    command = [sys.executable, "-I", "-c", source]
-    script = (
-        "import subprocess,sys\nfrom attestd.launch import program\n"
-        f"both = [subprocess.Popen({command!r}, stdout=subprocess.PIPE, text=True) for _ in (1, 2)]\n"
-        "pids = [int(p.stdout.readline()) for p in both]\n"
-        "program.signal_tree(9, [both[0].pid])\nboth[1].wait()\n"
-        "print(both[0].poll(), program.parent_of(pids[0]) == both[0].pid)\n"
-        "program.signal_tree(9); both[0].wait()\n"
-    )
-    root = Path(program.__file__).parents[2]
-    assert subprocess.check_output([sys.executable, "-c", script], text=True, cwd=root) == "None True\n"
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (0, "exited with status 0"),
-        (256 * 3, "exited with status 3"),
-        (9, "was killed by SIGKILL"),
-        (40, "was killed by signal 40"),
-    ],
-)
-def test_a_wait_status_in_words(status: int, text: str) -> None:
-    """Exit codes and signals, also those without a name, are told apart."""
-    assert program.describe(status) == text
+def test_the_sandbox_travels_with_the_order() -> None:
+    """Every word of a sandbox arrives, between arguments and environment that look alike."""
+    sandbox = Sandbox(network=False, read_only=True, writable=("/a=b", "/c"), limits=(("open_files", 9),))
+    command = Command(argv=("a", "read_only"), env=(("no_network", "1"),), cwd="/", sandbox=sandbox)
+    order = program.Order(encode(command, "/bin/a", 1.5))
+    assert (order.argv, order.env) == ([b"a", b"read_only"], {b"no_network": b"1"})
+    found = order.sandbox
+    assert (found.network, found.read_only, found.writable) == (False, True, [b"/a=b", b"/c"])
+    assert found.limits == {b"open_files": 9}
+    with pytest.raises(ValueError, match="cannot understand a sandbox word"):
+        program.Sandbox([b"everything"])
 
 
 def test_it_needs_nothing_of_attestd() -> None:
@@ -73,17 +41,3 @@ def test_it_needs_nothing_of_attestd() -> None:
         [sys.executable, "-I", "-S", program.__file__, "0", "1"], cwd="/", capture_output=True, check=False, timeout=10
     )
     assert (done.returncode, done.stderr) == (0, b"")  # its parent is not pid 1, so it leaves at once
-
-
-def test_a_bell_rings_for_children_and_for_the_end() -> None:
-    """SIGCHLD wakes the wait without ending anything; SIGTERM also sets the flag."""
-    script = (
-        "import os,signal\nfrom attestd.launch.program import Bell\nbell = Bell()\n"
-        "os.kill(os.getpid(), signal.SIGCHLD); print(bell.wait((), 10), bell.ended)\n"
-        "os.kill(os.getpid(), signal.SIGTERM); print(bell.wait((), 10), bell.ended)\n"
-        "r, w = os.pipe(); os.write(w, b'x'); print(bell.wait((r,), 10) == {r}, bell.wait((), 0))\n"
-    )
-    root = Path(program.__file__).parents[2]
-    out = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=root)
-    assert out == "set() False\nset() True\nTrue set()\n"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,102 @@
+"""Rows of the attack table on the installed system; C5, and the full disk of C7, are in ``life``, C1 in ``users``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+
+from tests.system.machine import Machine
+from tests.system.report import Report, expect
+from tests.system.stage import AGENT, ATTACKER, Seen, agent, grant, records
+
+MCP = "/run/attestd/mcp"
+FLOOD = 2000
+"""More than one user may have open."""
+
+
+def check(machine: Machine, report: Report) -> None:
+    """Everything of this file."""
+    grant(machine, "alice", "echo")
+    grant(machine, "bob", "echo")
+    _edited_files(machine, report)
+    _flooded(machine, report)
+    _uid_changes(machine, report)
+    _fake_daemon(machine, report)
+
+
+def _last(text: str) -> Seen:
+    expect(text.strip(), "nothing was said")
+    seen: Seen = json.loads(text.strip().splitlines()[-1])
+    return seen
+
+
+@contextlib.contextmanager
+def _during(machine: Machine, user: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """An attack that goes on meanwhile; it has said its first line when this begins."""
+    attack = machine.start(ATTACKER, *words, user=user)
+    try:
+        if attack.stdout is None or not attack.stdout.readline():
+            raise AssertionError(f"the attack did not begin: {attack.communicate(timeout=20)[1][-500:]}")
+        yield attack
+    finally:
+        attack.communicate(timeout=60)
+
+
+def _edited_files(machine: Machine, report: Report) -> None:
+    with report.check("C3: no user can write policy, registry, programs, grants or audit, nor read what is others'"):
+        find = "find /etc/attestd /usr/lib/attestd /usr/share/attestd /var/lib/attestd /lib/systemd/system/attestd* -type f"
+        paths = machine.out("sh", "-c", find).splitlines()
+        expect(any(path.endswith("grants.db") for path in paths), "the grant store was not found")
+        seen = _last(machine.out(ATTACKER, "open", *paths, user="alice"))
+        expect(seen["opened"] == [], f"alice could open {seen['opened']}")
+        for secret in ("/var/lib/attestd/grants.db", "/var/lib/attestd/audit"):
+            expect(machine.run("cat", secret, user="alice", check=False).returncode != 0, f"alice could read {secret}")
+        for place in (MCP, "/run/attestd", "/etc/attestd/servers.d"):
+            made = machine.run("touch", f"{place}/planted", user="alice", check=False)
+            expect(made.returncode != 0, f"alice could make a file in {place}")
+
+
+def _flooded(machine: Machine, report: Report) -> None:
+    with report.check("C7: a user who opens more connections than allowed is cut off, and others are served meanwhile"):
+        with _during(machine, "alice", "flood", f"{MCP}/echo.sock", str(FLOOD)):
+            expect(agent(machine, "bob", "once", "echo")["ok"], "bob is not served")
+            limited = records(machine, "--cause", "limit_connections")
+            expect(limited, "no refusal of alice's connections is on record")
+        expect(agent(machine, "bob", "once", "echo")["ok"], "bob is not served afterwards")
+        expect(agent(machine, "alice", "once", "echo")["ok"], "alice is not served afterwards")
+
+
+def _uid_changes(machine: Machine, report: Report) -> None:
+    with report.check("I22: connected as root and then somebody else: root's grant does not count"):
+        grant(machine, "root", "echo")
+        uid = machine.out("id", "--user", "alice")
+        done = machine.run(ATTACKER, "become", f"{MCP}/echo.sock", uid, shell=True)
+        seen = _last(done.stdout)
+        expect(not seen["ok"], f"served: {seen}")
+
+
+def _fake_daemon(machine: Machine, report: Report) -> None:
+    with report.check("I23: an impostor at the user's own place is told nothing, by the shim and by attestctl"):
+        runtime = "/home/alice/runtime"
+        machine.run("mkdir", "--mode=700", runtime, user="alice")
+        environ = ("env", f"XDG_RUNTIME_DIR={runtime}")
+        fake = f"{runtime}/attestd/mcp/echo.sock"
+        with _during(machine, "alice", "impostor", fake) as impostor:
+            words = (AGENT, "once", "echo", "echo", '{"secret": "of alice"}')
+            seen = _last(machine.run(*environ, *words, user="alice", check=False, shell=True).stdout)
+            data = seen["data"]
+            expect(isinstance(data, dict) and data.get("cause") == "daemon_untrusted", f"got {seen}")
+            asked = machine.run("attestctl", "--socket", fake, "status", user="alice", check=False)
+            expect(asked.returncode == 5 and "cannot trust" in asked.stderr, asked.stderr)
+            heard = impostor.communicate(timeout=20)[0]
+        expect(_last(heard) == {"heard": ""}, f"it heard {heard}")
+    with report.check("I23: a socket of another user is not the service"):
+        machine.run("chmod", "755", "/home/bob")
+        with _during(machine, "bob", "impostor", "/home/bob/fake/echo.sock"):
+            machine.run("chmod", "755", "/home/bob/fake")
+            machine.run("chmod", "666", "/home/bob/fake/echo.sock")
+            words = ("attestd-connect", "echo", "--socket", "/home/bob/fake/echo.sock")
+            told = machine.run(*words, "--system", user="alice", check=False)
+            expect(told.returncode == 5 and "cannot trust the daemon" in told.stderr, told.stderr)

@@ -1,0 +1,103 @@
+"""A minimal Debian, made once and kept: debootstrap's smallest variant with an init system, and nothing of Python.
+
+What the package depends on lies in the root's own apt cache, downloaded and not installed: apt resolves and installs it
+there without a network, as it would on a new machine with one. Suite and mirror are those of this machine's apt. The
+cache is below ``$XDG_CACHE_HOME`` (``~/.cache``), named by a digest of everything that goes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+VARIANT = "minbase"
+BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps")
+"""With an init system; ``procps`` is what an administrator types."""
+FETCHED = ("python3", "polkitd")
+"""Downloaded with all that they need, for apt to install them with the package."""
+FORMAT = "2"
+"""Of what is below; another one makes another root."""
+
+
+def mirror() -> tuple[str, str]:
+    """Where this machine's apt gets Debian from, and its suite. Raises SystemExit: it has no such source."""
+    wanted = "$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN) $(LABEL)"
+    found = subprocess.run(
+        ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for line in found.stdout.splitlines():
+        uri, codename, component, *labels = line.split()
+        if labels[:2] == ["Debian", "Debian"] and component == "main" and "-" not in codename:
+            return uri, codename
+    raise SystemExit("cannot make a Debian root: apt has no source of Debian's main component; run apt-get update")
+
+
+def prepared() -> Path:
+    """The kept root, which nobody changes; made if it is not there yet, which takes minutes."""
+    uri, suite = mirror()
+    words = "\n".join((FORMAT, suite, VARIANT, *BASE, "", *FETCHED))
+    name = f"{suite}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attestd" / "system-root"
+    place.mkdir(parents=True, exist_ok=True)
+    with _locked(place / f"{name}.lock"):
+        root = place / name
+        if not root.is_dir():
+            print(f"making a Debian root ({suite}, {VARIANT}); kept for the next run", flush=True)
+            new = place / f"{name}.new"
+            shutil.rmtree(new, ignore_errors=True)
+            with in_memory() as made:
+                _make(made, uri, suite, place / "debs")
+                subprocess.run(["cp", "--archive", str(made), str(new)], check=True)
+            new.rename(root)
+    return root
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    """An empty directory in memory, for as long as it is used: a package manager waits for a disk at every file."""
+    with tempfile.TemporaryDirectory(prefix="attestd-root.") as below:
+        place = Path(below) / "root"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=3g", "attestd-root", str(place)], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def copy(to: Path) -> None:
+    """Fill a directory with a copy of the kept root."""
+    subprocess.run(["cp", "--archive", f"{prepared()}/.", str(to)], check=True)
+
+
+def _make(new: Path, uri: str, suite: str, debs: Path) -> None:
+    debs.mkdir(exist_ok=True)
+    options = [f"--variant={VARIANT}", f"--include={','.join(BASE)}", f"--cache-dir={debs}"]
+    command = ["debootstrap", *options, suite, str(new), uri]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"cannot make a Debian root:\n{done.stdout[-4000:]}")
+    fetch = ["apt-get", "--quiet", "--yes", "--download-only", "--option=APT::Keep-Downloaded-Packages=1", "install"]
+    for words in (["apt-get", "--quiet", "update"], [*fetch, *FETCHED]):
+        subprocess.run(["chroot", str(new), *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+    (new / "etc/hostname").write_text("attestd-test\n")
+    for identity in ("etc/machine-id", "etc/resolv.conf"):
+        (new / identity).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,67 @@
+"""A long life in a short time: many sessions and calls, and nothing grows or is lost.
+
+The sessions use the server's own socket and one back end for all of them, so that what is measured is the daemon's. What
+grows with use and stays is compared between an early point and the end: descriptors, processes, resident memory.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tests.system.life import until
+from tests.system.machine import Machine
+from tests.system.report import Report, expect
+from tests.system.stage import CTL, agent, grant, inside_pids
+
+WARM = 0.2
+"""Part of the run after which the first point is taken: caches and pools are full by then."""
+GROWTH = 1.10
+"""Resident memory at the end, against the first point. What a leak of one small object per call would exceed."""
+SERVICES = ("attestd.service", "attestd-launcher.service")
+
+
+def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
+    """``sessions`` with ``calls`` altogether."""
+    each = max(1, calls // sessions)
+    first = max(1, int(sessions * WARM))
+    with report.check(
+        f"{sessions} sessions and {sessions * each} calls: no growth of descriptors, memory or processes, nothing lost"
+    ) as figures:
+        grant(machine, "alice", "soak")
+        before = _recorded(machine)
+        _run(machine, first, each)
+        early = _state(machine)
+        _run(machine, sessions - first, each)
+        late = _state(machine)
+        figures += [f"{name} {early[name]} to {late[name]}" for name in early]
+        expect(late["descriptors"] <= early["descriptors"], f"descriptors grew: {early} to {late}")
+        expect(late["processes"] <= early["processes"], f"processes grew: {early} to {late}")
+        expect(late["resident KiB"] <= GROWTH * early["resident KiB"], f"memory grew: {early} to {late}")
+        recorded = _recorded(machine) - before
+        expect(recorded == sessions * each, f"{sessions * each} calls were served, {recorded} are on record")
+        verified = machine.run(*CTL, "audit", "verify", "--json", seconds=1800)
+        expect('"ok":true' in verified.stdout.replace(" ", ""), verified.stdout[-300:])
+
+
+def _run(machine: Machine, sessions: int, each: int) -> None:
+    seen = agent(machine, "alice", "soak", "soak", str(sessions), str(each), seconds=6 * 3600)
+    expect(seen["calls"] == sessions * each and not seen["refused"], f"not every call was served: {seen}")
+
+
+def _state(machine: Machine) -> dict[str, int]:
+    """When no session is left."""
+    until(lambda: machine.out(*CTL, "ps", "--json") == "", "every session has ended")
+    pid = machine.main_pid()
+    status = machine.out("cat", f"/proc/{pid}/status")
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    return {
+        "descriptors": len(machine.out("ls", f"/proc/{pid}/fd").split()),
+        "processes": sum(len(inside_pids(machine, unit)) for unit in SERVICES),
+        "resident KiB": int(found[1]) if found else 0,
+    }
+
+
+def _recorded(machine: Machine) -> int:
+    """Permitted calls of the soak's server in the audit log."""
+    query = "attestctl --all-users audit query --json --server soak --method tools/call --verdict permit | wc -l"
+    return int(machine.out("sh", "-c", query, seconds=1800))

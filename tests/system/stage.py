@@ -1,0 +1,131 @@
+"""The system that every check plays on: the package installed with apt, three ordinary users, servers, and their agents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.repository import ROOT
+from tests.system.machine import Machine
+
+USERS = ("alice", "bob", "carol")
+PASSWORD = "correct horse {user}"
+INSIDE = Path(__file__).with_name("inside")
+AGENT = "/opt/agents/agent.py"
+ATTACKER = "/opt/agents/attacker.py"
+COMPROMISED = "/opt/agents/compromised.py"
+TERMS = ("--all-tools", "--for", "standing", "--launched-by", "unreadable")
+"""What is granted: the agents here are started by a shell that reads its commands from a pipe."""
+CTL = ("attestctl", "--all-users")
+"""As root: about everybody."""
+TIME = {"timezone": "UTC"}
+SERVERS = {
+    "time": 'command = ["/opt/mcp/bin/mcp-server-time"]',
+    "echo": 'command = ["/opt/mcp/bin/echo"]',
+    "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
+}
+TOOL = {"time": "get_current_time", "echo": "echo", "soak": "echo"}
+
+Seen = dict[str, object]
+
+
+def packages(*versions: str) -> list[Path]:
+    """Build the package under test, as each of these versions."""
+    command = [sys.executable, "packaging/deb/build.py", "--uncompressed", "--output", "build/system"]
+    command += [word for version in versions for word in ("--version", version)]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return [ROOT / line for line in built.stdout.splitlines()]
+
+
+def lay_servers(machine: Machine) -> None:
+    """A real MCP server with its own packages, and a small one; for everybody, in root's hands."""
+    kept = ROOT / "build" / "system" / "mcp"
+    sys.path.insert(0, str(ROOT / "packaging" / "deb"))
+    import environment
+
+    packages = machine.path("/opt/mcp/lib")
+    environment.lay(packages, ROOT / "requirements.lock", kept, roots=("mcp-server-time",))
+    script = "#!/usr/bin/python3 -I\nimport sys\nsys.path.insert(0, '/opt/mcp/lib')\n"
+    machine.write("/opt/mcp/bin/mcp-server-time", f"{script}from mcp_server_time import main\nmain()\n", 0o755)
+    machine.write("/opt/mcp/bin/echo", "#!/usr/bin/python3 -I\n" + (INSIDE / "echo.py").read_text(), 0o755)
+    for program in (AGENT, ATTACKER, COMPROMISED):
+        machine.write(program, "#!/usr/bin/python3 -I\n" + (INSIDE / Path(program).name).read_text(), 0o755)
+
+
+def lay_users(machine: Machine) -> None:
+    """Ordinary users with passwords."""
+    for user in USERS:
+        machine.run("useradd", "--create-home", "--shell=/bin/bash", user)
+    words = "".join(f"{user}:{PASSWORD.format(user=user)}\n" for user in USERS)
+    machine.run("chpasswd", said=words)
+
+
+def install(machine: Machine, deb: Path) -> str:
+    """As an administrator does, with nothing but apt; what apt said. Raises FailedError."""
+    inside = f"/root/{deb.name}"
+    shutil.copy(deb, machine.path(inside))
+    try:
+        apt = "DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes install"
+        done = machine.run("sh", "-c", f"{apt} {inside}", seconds=300)
+        return done.stdout + done.stderr
+    finally:
+        machine.path(inside).unlink()
+
+
+def register(machine: Machine, name: str, lines: str) -> None:
+    """A server for everyone, by root."""
+    machine.write(f"/etc/attestd/servers.d/{name}.toml", f'[server]\nname = "{name}"\ntransport = "stdio"\n{lines}\n')
+
+
+def agent(
+    machine: Machine, user: str, mode: str, server: str, *more: str, tool: str = "", seconds: float = 120
+) -> Seen:
+    """What an agent of a user came to, in its own words."""
+    arguments = json.dumps(TIME if server == "time" else {"said": "hello"})
+    words = (AGENT, mode, server, tool or TOOL[server], arguments, *more)
+    done = machine.run(*words, user=user, seconds=seconds, check=False, shell=True)
+    lines = done.stdout.splitlines()
+    if not lines:
+        raise AssertionError(f"{' '.join(words)} as {user} said nothing: {done.stderr[-500:]}")
+    found: Seen = json.loads(lines[-1])
+    return found
+
+
+def code_of(seen: Seen) -> str:
+    """The approval code of a refusal."""
+    data = seen["data"]
+    code = data.get("code") if isinstance(data, dict) else None
+    if not code:
+        raise AssertionError(f"expected a refusal with a code, got {seen}")
+    return str(code)
+
+
+def cause_of(seen: Seen) -> object:
+    """Why it was refused; None: it was not, or not by attestd."""
+    data = seen["data"]
+    return data.get("cause") if isinstance(data, dict) else None
+
+
+def grant(machine: Machine, user: str, server: str, *terms: str) -> None:
+    """The agent of a user asks, root approves everything of the server."""
+    refused = agent(machine, user, "once", server)
+    if refused["ok"]:
+        return
+    wanted = terms or TERMS
+    machine.run(*CTL, "approve", code_of(refused), *wanted, "--yes")
+
+
+def records(machine: Machine, *filters: str) -> list[dict[str, object]]:
+    """Of the audit log, as root reads them."""
+    return machine.json(*CTL, "audit", "query", "--json", *filters)
+
+
+def inside_pids(machine: Machine, unit: str) -> list[int]:
+    """Processes of a unit, as seen from outside."""
+    group = machine.shown(unit, "ControlGroup")
+    every = f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +"
+    listed = machine.run("sh", "-c", every, check=False).stdout
+    return [int(pid) for pid in listed.split()]
