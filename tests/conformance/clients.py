@@ -26,6 +26,8 @@ from tests.conformance.stage import environment
 
 CELL_S = 300
 SHOWN = 4000
+PATIENCE = ("--connect-timeout", "60000")
+"""Of the Inspector, milliseconds: as patient as the other clients."""
 FRONTS = frozenset({"stdio", "http", "sse", "unix-http"})
 
 
@@ -157,7 +159,7 @@ class Inspector:
             where = [place.url, "--transport", "sse" if place.sse else "http"]
         variables = [word for key, value in place.env for word in ("-e", f"{key}={value}")]
         done = subprocess.run(
-            [*self._installed.inspector, *where, *variables, *asked, "--format", "json"],
+            [*self._installed.inspector, *where, *variables, *PATIENCE, *asked, "--format", "json"],
             env=environment([self._installed.node.parent]),
             stdin=subprocess.DEVNULL,
             capture_output=True,

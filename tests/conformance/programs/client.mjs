@@ -53,7 +53,7 @@ const said = (result) => {
 const late = (promise) => {
   let timer;
   const silence = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error("nothing arrived")), 30000);
+    timer = setTimeout(() => reject(new Error("nothing arrived")), 10000);
   });
   return Promise.race([promise, silence]).finally(() => clearTimeout(timer));
 };

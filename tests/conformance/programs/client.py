@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 TIMEOUT_S = 60
-SOON_S = 30
+SOON_S = 10
 CELL_S = 240
 
 
