@@ -25,7 +25,7 @@ class Desk:
         self.engine = engine
         self.grants_version = 0
         self.generation = 1
-        self.tools: dict[str, dict[str, ToolFacts]] = {}
+        self.tools: dict[tuple[str, int], dict[str, ToolFacts]] = {}
         self.grants = list(grants)
         self.used: list[tuple[tuple[str, ...], str, int]] = []
         self.pended: list[Any] = []
@@ -143,7 +143,9 @@ def test_facts_of_the_tool_enter(engine: Engine):
     )
     caller = caller_at(desk)
     assert isinstance(caller.decide(tool("get"), None, NOW), Deny)
-    desk.tools["time"] = {"get": ToolFacts(destructive=False)}
+    desk.tools["time", caller.result.uid + 1] = {"get": ToolFacts(destructive=False)}
+    assert isinstance(caller.decide(tool("get"), None, NOW), Deny), "what another user's back end said"
+    desk.tools["time", caller.result.uid] = {"get": ToolFacts(destructive=False)}
     assert isinstance(caller.decide(tool("get"), None, NOW), Permit)
     assert isinstance(caller.decide(Target(action="get_prompt", kind="prompt", name="get"), None, NOW), Deny)
 
