@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench conformance lock clean recorder recorder-verify package system-test soak
+.PHONY: run test check fix bench conformance attacks lock clean recorder recorder-verify package system-test soak
 
 run: $(READY)
 	@$(BIN)/attestd demo
@@ -25,6 +25,7 @@ fix: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/python -m docs.generate
 
+# Installs the proxies that it compares with below .conformance: tests/bench/npm and tests/bench/pypi, by their locks.
 BENCH ?= full
 bench: $(READY)
 	$(BIN)/python -m tests.bench $(BENCH)
@@ -33,6 +34,10 @@ bench: $(READY)
 CONFORMANCE ?=
 conformance: $(READY)
 	$(BIN)/python -m tests.conformance $(CONFORMANCE)
+
+# The rows W on every front before every server; make test has a quarter of these cells.
+attacks: $(READY)
+	ATTESTD_CELLS=all $(BIN)/python -m pytest tests/attacks/test_w_fronts.py
 
 # The Debian package, in build/: with the environment that the lock names, for this minor version of Python.
 VERSION ?=
@@ -53,6 +58,8 @@ lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --output-file tests/bench/pypi/requirements.lock tests/bench/pypi/requirements.in
 
 # The kernel recorder is built with Debian's clang 14 (packages clang-14 and llvm-14); the object is committed.
 RECORDER := attestd/kernel/linux/recorder/recorder.bpf

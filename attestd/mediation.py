@@ -313,26 +313,23 @@ class Mediator:
 
         Raises AuditUnavailableError.
         """
+        now_ns, by = clock.now_ns, self._caller
+        detail: dict[str, str | int | bool] = {"bytes": size}
         self._audit.append(
-            Entry(
-                kind="result",
-                id=decision,
-                session=self._caller.session,
-                server=self._caller.server,
-                method=method,
-                caller=self._caller.digest,
-                verdict=verdict,
-                cause=cause,
-                latency_ns=clock.now_ns - started_ns,
-                detail={"bytes": size},
+            Entry(  # by position, see there
+                "result", decision, by.session, by.server, method, "", by.digest, verdict, cause, (), 0, "", "",
+                now_ns - started_ns, -1, 0, detail,
             ),
-            clock.now_ns,
-        )
+            now_ns,
+        )  # fmt: skip
 
     def _decide(self, request: CallRequest, now_ns: int, calls: int | None = None) -> Verdict:
         """Every target must be permitted; the permit names what determined each of them."""
+        targets = request.targets
+        if len(targets) == 1:  # as most requests have
+            return self._caller.decide(targets[0], request, now_ns, calls)
         verdict: Verdict = Deny(cause=Cause.NO_GRANT)
-        for target in request.targets:
+        for target in targets:
             found = self._caller.decide(target, request, now_ns, calls)
             if not isinstance(found, Permit):
                 return found
@@ -363,26 +360,17 @@ class Mediator:
     ) -> Entry:
         self._decisions += 1
         caller = self._caller
-        deny = verdict if isinstance(verdict, Deny) else None
-        return Entry(
-            kind=kind,
-            id=f"{caller.session}.{self._decisions}",
-            session=caller.session,
-            server=caller.server,
-            method=method[:256],
-            name=name[:1024],
-            caller=caller.digest,
-            verdict="permit" if deny is None else "deny",
-            cause="" if deny is None else deny.cause.value,
-            policies=verdict.policies,
-            generation=caller.generation,
-            mode=caller.mode,
-            args_sha256=arguments,
-            latency_ns=clock.elapsed_ns(),
-            uid=caller.result.uid,
-            pid=writer_pid,
-            detail={} if deny is None or not deny.detail else {"why": deny.detail},
-        )
+        said, cause = "permit", ""
+        detail: dict[str, str | int | bool] = {}
+        if isinstance(verdict, Deny):
+            said, cause = "deny", verdict.cause.value
+            if verdict.detail:
+                detail["why"] = verdict.detail
+        return Entry(  # by position, see there
+            kind, f"{caller.session}.{self._decisions}", caller.session, caller.server, method[:256], name[:1024],
+            caller.digest, said, cause, verdict.policies, caller.generation, caller.mode, arguments,
+            clock.elapsed_ns(), caller.result.uid, writer_pid, detail,
+        )  # fmt: skip
 
     def _late(self, request: CallRequest, deny: Deny, clock: Clock, *, reached: bool) -> Outcome:
         """A refusal of a request that had been permitted."""

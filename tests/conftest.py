@@ -11,11 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 IN_CI = os.environ.get("CI") == "true"
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("untimed", deadline=None)  # how fast an example is says something of the machine only
+    settings.load_profile("untimed")
     config.addinivalue_line("markers", "ordinary: needs a uid other than 0")
 
 

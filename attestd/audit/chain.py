@@ -38,9 +38,11 @@ _HEAD = struct.Struct(">BBI")
 _CRC = struct.Struct("<I")
 _RESIDUE = 0x2144DF1C  # crc32 over any data followed by its own little-endian crc32
 _ENCODE = msgspec.msgpack.Encoder().encode
-_ARRAY = struct.Struct(">BH")  # msgpack array of 16 to 65535 items
-_ENTRY_HEAD = _ARRAY.pack(0xDC, len(Entry.__struct_fields__))
-_RECORD_HEAD = _ARRAY.pack(0xDC, len(Entry.__struct_fields__) + 2)
+_ARRAY_HEAD = 0xDC  # msgpack: an array of 16 to 65535 items, whose number follows in two bytes
+_ENTRY_HEAD_BYTES = 3
+_RECORD_ITEMS = len(Entry.__struct_fields__) + 2
+_RECORD_HEAD = struct.Struct(">BBI32sBH")  # the head of the frame, ``prev``, the head of the record's array
+_RECORD_HEAD_BYTES = _RECORD_HEAD.size - HEAD_BYTES
 _DECODE_RECORD = msgspec.msgpack.Decoder(Record).decode
 _DECODE_HEADER = msgspec.msgpack.Decoder(SegmentHeader).decode
 _CANDIDATE = re.compile(b"\xc1[\x01\x02\x03]", re.DOTALL)
@@ -135,12 +137,11 @@ def encode_entry(prev: bytes, seq: int, time_ns: int, entry: Entry) -> bytes:
 
     The same bytes as ``encode_record``, without building the record. Raises ValueError when it is too large.
     """
-    items = _ENCODE(entry)[len(_ENTRY_HEAD) :]
-    numbers = _ENCODE((seq, time_ns))[1:]
-    size = HASH_BYTES + len(_RECORD_HEAD) + len(numbers) + len(items)
+    items = _ENCODE((seq, time_ns))[1:] + _ENCODE(entry)[_ENTRY_HEAD_BYTES:]
+    size = _RECORD_HEAD_BYTES + len(items)
     if len(prev) != HASH_BYTES or size > MAX_BODY_BYTES:
         raise _too_large(len(prev), size)
-    frame = b"".join((_HEAD.pack(MAGIC, RECORD, size), prev, _RECORD_HEAD, numbers, items))
+    frame = _RECORD_HEAD.pack(MAGIC, RECORD, size, prev, _ARRAY_HEAD, _RECORD_ITEMS) + items
     return frame + _CRC.pack(crc32(frame))
 
 

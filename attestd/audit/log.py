@@ -82,7 +82,8 @@ class AuditLogFile:
             if self._closing or not self._alive:
                 self._require_alive()
             writer = self._writer
-            unsealed = writer.unsealed
+            position = writer.position
+            unsealed = position.tree.size - position.checkpoint_size
             if unsealed >= MAX_UNSEALED:
                 self._catch_up()
             seq = writer.append(entry, time_ns)

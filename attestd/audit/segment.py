@@ -3,7 +3,9 @@
 1. A frame is one ``write``. If fewer bytes arrive, the file is cut back, so nothing torn stays; if even that fails,
    the next write cuts first.
 2. The file is never opened for appending: a position that we keep cannot be moved by anyone else.
-3. A failed sync may have dropped dirty pages that look clean afterwards. So the frames since the last good sync are
+3. ``write`` and ``sync`` share the list of frames without a lock: each touches it in single steps (an append; a slice
+   from the front, its removal), which no other thread can see half done.
+4. A failed sync may have dropped dirty pages that look clean afterwards. So the frames since the last good sync are
    kept in memory, and the next sync writes them again before it syncs.
 """
 
@@ -26,7 +28,6 @@ class Segment:
         self._torn = False
         self._failed: OSError | None = None
         self._pending: list[bytes] = []
-        self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._closed = False
         self._fd = os.open(segment_name(number), os.O_RDWR | os.O_NOFOLLOW, dir_fd=directory)
@@ -59,9 +60,8 @@ class Segment:
             raise unavailable(
                 "write", OSError(errno.ENOSPC, f"{written} of {len(frame)} bytes written, the disk is full")
             )
-        with self._lock:
-            self._pending.append(frame)
-            self.size += written
+        self._pending.append(frame)
+        self.size += written
 
     def sync(self) -> None:
         """Bring every frame written so far to the disk.
@@ -71,19 +71,17 @@ class Segment:
         with self._syncing:
             if self._closed:
                 return
-            with self._lock:
-                pending, failed = list(self._pending), self._failed
+            pending = self._pending[:]
             try:
-                if failed is not None:
+                if self._failed is not None:
                     self._write_again(b"".join(pending))
                 sync_data(self._fd)
             except OSError as error:
                 self._failed = error
                 raise unavailable("sync", error) from error
-            with self._lock:
-                del self._pending[: len(pending)]
-                self.synced += sum(map(len, pending))
-                self._failed = None
+            del self._pending[: len(pending)]
+            self.synced += sum(map(len, pending))
+            self._failed = None
 
     def close(self) -> None:
         """Release the file; a sync that comes later does nothing. Sync before."""

@@ -195,7 +195,8 @@ class Daemon:
         return self.approvals.use(grants, session, now_ns)
 
     def pend(self, caller: SessionCaller, method: str, name: str, deny: Deny, now_ns: int) -> str | None:
-        """Put a refused wish on the list."""
+        """Put a refused wish on the list, and learn from it which eras the program asks for."""
+        self.links.habits(caller.result.program).said(method, refused=True)
         return self.approvals.pend(caller, method, name, deny, now_ns)
 
     # -- servers ----------------------------------------------------------------------------------------------------

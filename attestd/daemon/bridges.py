@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from attestd import __version__
-from attestd.enforcement.bridge_effects import Eras, Setting
+from attestd.enforcement.bridge_effects import Eras, Habits, Setting
 from attestd.enforcement.bridged import BridgedLink
 from attestd.enforcement.link import Attached, Link
 from attestd.wire.model import Limits
@@ -30,12 +30,14 @@ async def bridged(  # noqa: PLR0917 - what a bridge needs, and the link that it 
     *,
     shared: bool = False,
     always: bool = False,
+    habits: Habits | None = None,
 ) -> BridgedLink:
     """Open a link with a bridge before it. Raises what ``open_link`` raises."""
     setting = Setting(
         limits=limits,
         shared=shared,
         always=always,
+        habits=habits if habits is not None else Habits(),
         own={"name": "attestd", "version": __version__},
         new_state=lambda: f"attestd-{secrets.token_urlsafe(24)}",
         allows=allows,

@@ -179,8 +179,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shared: bool = False
     """One back end for all callers instead of one for each connection."""
     bridge: Literal["auto", "always", "never"] = "auto"
-    """Translation for clients of the other protocol era. `auto`: unless the client may fall back to the server's era by
-    itself; `always`: for clients, too, that speak 2026-07-28 only but ask `server/discover` first; `never`."""
+    """Translation for clients of the other protocol era. `auto`: unless the client falls back to the server's era by
+    itself, which shows when its `server/discover` is refused; `always`: for every client; `never`."""
 
 
 class _ServerFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

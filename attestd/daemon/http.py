@@ -20,8 +20,7 @@ from attestd.enforcement.shared_watch import SharedWatch
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested
 from attestd.wire.http_rules import own_hosts
-from attestd.wire.param_headers import annotated
-from attestd.wire.repeated import Annotations
+from attestd.wire.repeated import Annotations, annotated
 from attestd.wire.urls import parse_url
 
 if TYPE_CHECKING:

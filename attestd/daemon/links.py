@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
 
 from attestd.daemon.bridges import OpenBelow, bridged, shared_eras
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.sessions import Channel
+from attestd.enforcement.bridge_effects import Habits
 from attestd.enforcement.link import Attached, Link, LinkOwner, ServerError, StreamLink
 from attestd.errors import AttestdError, Cause
 
 if TYPE_CHECKING:
     from attestd.daemon.app import Daemon, Front
+
+PROGRAMS = 1024
+"""Whose habits are remembered; the one that was not seen for the longest time is forgotten."""
 
 
 SHARED = -1
@@ -25,6 +30,15 @@ class Links:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._habits: OrderedDict[str, Habits] = OrderedDict()
+
+    def habits(self, program: str) -> Habits:
+        """Of a program, by its digest."""
+        habits = self._habits.setdefault(program, Habits())
+        self._habits.move_to_end(program)
+        if len(self._habits) > PROGRAMS:
+            self._habits.popitem(last=False)
+        return habits
 
     async def open(self, front: Front, connection: Channel) -> Link:
         """The way of one session to the back end of its server. Raises ServerError."""
@@ -44,7 +58,7 @@ class Links:
                 eras, shared = shared_eras(), True
             always = front.settings.bridge == "always"
             bridge = partial(bridged, self._daemon.loop, connection, eras, limits, caller.accepts, opened)
-            return await bridge(shared=shared, always=always)
+            return await bridge(shared=shared, always=always, habits=self.habits(caller.result.program))
         except AttestdError as error:
             front.trouble, front.trouble_uid = error.message, caller.result.uid
             self._daemon.trouble(error.message, caller.result.uid)

@@ -11,8 +11,8 @@ from attestd.mediation import Attested
 def taken(attested: Attested, fds: tuple[int, ...]) -> ClientEnd | None:
     """The client's own input and output, which its relay offers, if they can be used.
 
-    Of nobody else anything is taken: a shim that is not known as ours is answered all the same, so that it goes on and
-    tells its client why it is refused.
+    Who is not known as a relay (a shim in an environment that changes what it imports) is declined, not left waiting
+    for an answer: it relays, and is refused as the program that it is.
     """
     if not attested.relayed:
         for fd in fds:

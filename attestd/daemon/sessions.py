@@ -87,7 +87,8 @@ class SessionCaller:
         self.calls: Callable[[], int] = lambda: 0
         self._desk = desk
         self._facts = server
-        self._watch = watch
+        self.verify = watch.verify
+        """Step 4."""
         self._version = -1
         self._subject: Subject
         self._link(now_ns)
@@ -96,10 +97,6 @@ class SessionCaller:
     def generation(self) -> int:
         """Of the policy that decides now."""
         return self._desk.generation
-
-    def verify(self, writer_pid: int) -> Cause | None:
-        """Step 4."""
-        return self._watch.verify(writer_pid)
 
     def decide(self, target: Target, request: CallRequest | None, now_ns: int, calls: int | None = None) -> Verdict:
         """Step 5 for one target."""
@@ -110,7 +107,11 @@ class SessionCaller:
         tool = None
         if target.kind == "tool" and (tools := desk.tools.get((self.server, self.result.uid))) is not None:
             tool = tools.get(target.name)
-        return desk.engine.decide(self._subject, self._facts, target, tool, self.context(now_ns, calls))
+        engine = desk.engine
+        remembered = engine.remembered(self._subject, self._facts, target, tool, now_ns)
+        if remembered is not None:
+            return remembered
+        return engine.decide(self._subject, self._facts, target, tool, self.context(now_ns, calls))
 
     def basis(self, now_ns: int) -> Hashable:
         """The linked grants that are in force now, under the policy that is."""

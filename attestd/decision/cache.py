@@ -58,7 +58,7 @@ def projection(reads: frozenset[str] | None) -> Projection | None:
         return None
     fields = [FIELDS[attribute] for attribute in sorted(reads)]
     if not fields:
-        return _nothing
+        return nothing
     return attrgetter(*fields)
 
 
@@ -81,7 +81,8 @@ class DecisionCache:
         self._verdicts[key] = verdict
 
 
-def _nothing(context: RequestContext) -> Hashable:
+def nothing(context: RequestContext) -> Hashable:
+    """The projection of policies that read nothing of the context: the same of every one."""
     del context
     return None
 

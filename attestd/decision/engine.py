@@ -24,7 +24,7 @@ from typing import Any
 import cedarpy
 
 from attestd.appraisal.model import AttestationResult
-from attestd.decision.cache import DecisionCache, context_reads, projection
+from attestd.decision.cache import DecisionCache, context_reads, nothing, projection
 from attestd.decision.causes import expired, first_end
 from attestd.decision.entities import (
     URI_CAP,
@@ -119,6 +119,16 @@ class Engine:
     def made(self, subject: Subject) -> bool:
         """Whether the subject belongs to this engine: another one, even of the same policies, must prepare its own."""
         return subject.owner is self._cache
+
+    def remembered(
+        self, subject: Subject, server: ServerFacts, target: Target, tool: ToolFacts | None, now_ns: int
+    ) -> Verdict | None:
+        """What ``decide`` would say, where it is remembered and no policy reads anything of the context; else None."""
+        if self._project is not nothing or subject.owner is not self._cache:
+            return None
+        if subject.until_ns is not None and not subject.since_ns <= now_ns < subject.until_ns:
+            return None
+        return self._cache.get((subject.key, server.name, server.transport, target, tool, None))
 
     def decide(
         self,

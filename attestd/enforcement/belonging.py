@@ -19,6 +19,8 @@ from attestd.wire.methods import Finder, Method, revision_of
 from attestd.wire.model import CallRequest, Era, Json, Kind, Limits, Target, WireError
 from attestd.wire.uris import canonical
 
+_REQUEST = Kind.REQUEST
+
 
 class Belonging:
     """Of one session."""
@@ -47,7 +49,7 @@ class Belonging:
 
     def misplaced(self, request: CallRequest) -> tuple[Cause, str] | None:
         """Why a permitted message must not be forwarded: it names what is not there, or there is no room."""
-        misplaced = self._crowded(request) if request.message.kind is Kind.REQUEST else self._stale(request)
+        misplaced = self._crowded(request) if request.message.kind is _REQUEST else self._stale(request)
         if misplaced is not None:
             return misplaced
         if request.task_ids and not all(self._bindings.owns("task", task, self._owner) for task in request.task_ids):

@@ -7,8 +7,8 @@ by the first thing it hears:
    ``server/discover``, it is modern only, and the client gets its answer from that.
 2. ``server/discover``: likewise. If the server answers with the modern revision, or with an error that only a modern
    server knows, nothing is translated. Anything else, also silence, is a legacy server. A client that speaks both eras
-   now says ``initialize``, and is better served by that; so the refusal is passed on, unless the server is declared
-   ``bridge = "always"``. Where the server is silent, or is so declared, attestd says ``initialize`` itself.
+   now says ``initialize``, and is better served by that; so the refusal is passed on. Where the program is known not to
+   (``Habits``), where the server is silent, or declared ``bridge = "always"``, attestd says ``initialize`` itself.
 3. Another modern request: attestd asks ``server/discover`` first, for a legacy server might carry the request out.
 
 What was found is remembered for the server as long as it is configured so, and asked again when it proves wrong. While
@@ -108,6 +108,7 @@ class Bridge:
     def _opening(self, body: Body, line: bytes | None) -> list[BridgeEffect]:  # noqa: PLR0911 - the numbered cases
         method, params = body.get("method"), body.get("params")
         if method == "initialize":
+            self._setting.habits.said(method)
             self._first = body
             if self._eras.legacy is False:
                 return self._ask_modern()
@@ -117,7 +118,7 @@ class Bridge:
             return [Send(body, line)]
         self._first = body
         if method == "server/discover":
-            if self._eras.modern is False and self._setting.always:
+            if self._eras.modern is False and self._setting.answers_discover:
                 self._waiting.append(body)
                 return self._ask_legacy()
             self.stage = Stage.DISCOVER
@@ -216,7 +217,8 @@ class Bridge:
             self.stage = Stage.OPEN  # what the client asked was wrong in itself, so the answer tells nothing
             return [Show(message), *self._replay()]
         self._eras.modern = False
-        if not self._setting.always and message is not None:
+        if not self._setting.answers_discover and message is not None:
+            self._setting.habits.said("server/discover", refused=True)
             self.stage = Stage.OPEN
             return [Show(message), *self._replay()]
         self._refused = message

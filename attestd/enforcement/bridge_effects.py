@@ -51,6 +51,27 @@ class Eras(msgspec.Struct):
         self.modern = self.legacy = None
 
 
+class Habits(msgspec.Struct):
+    """What one program has done about the eras, at any server: whether it falls back to the older one by itself."""
+
+    turned_away: bool = False
+    """Its server/discover was refused."""
+    falls_back: bool = False
+    """It has said initialize."""
+
+    def said(self, method: str, *, refused: bool = False) -> None:
+        """It has said this, and was refused or not."""
+        if method == "initialize":
+            self.falls_back = True
+        elif method == "server/discover" and refused:
+            self.turned_away = True
+
+    @property
+    def modern_only(self) -> bool:
+        """It was refused the modern era, and did not ask for another."""
+        return self.turned_away and not self.falls_back
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What a bridge needs from outside."""
 
@@ -58,14 +79,20 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool
     """The back end has other callers: nothing may be set on it."""
     always: bool
-    """Answer ``server/discover`` for a legacy server: else its own refusal is passed on, on which a client that speaks
-    both eras says ``initialize``, and loses nothing to a translation."""
+    """Answer ``server/discover`` for a legacy server to every client."""
+    habits: Habits
+    """Of the client: one that falls back by itself gets the server's own refusal, and loses nothing by translation."""
     own: Body
     """clientInfo of attestd, where a client names none."""
     new_state: Callable[[], str]
     """A request state that nobody can guess."""
     allows: Callable[[str], bool]
     """Whether the caller's grants accept this request of the server. The session decides again, and records."""
+
+    @property
+    def answers_discover(self) -> bool:
+        """Whether ``server/discover`` is answered in the place of a legacy server."""
+        return self.always or self.habits.modern_only
 
 
 def mismatch(request_id: Id, text: str) -> Refused:

@@ -33,6 +33,8 @@ class BridgedLink:
         self._owner = owner
         self._bridge = Bridge(setting, eras)
         self._link: Link | None = None
+        self._direct: Link | None = None
+        """The link below, as long as nothing need be translated and no turn is under way."""
         self._turns: deque[Callable[[], list[BridgeEffect]]] = deque()
         self._busy = False
         self._ask_s = ask_s
@@ -47,12 +49,14 @@ class BridgedLink:
     @property
     def congested(self) -> bool:
         """Whether the client must wait: for the server, or for what it says about itself."""
+        if self._direct is not None:
+            return self._direct.congested
         return self._bridge.asking or (self._link is not None and self._link.congested)
 
     def send(self, body: dict[str, Any], line: bytes | None = None) -> None:
         """One message of the session."""
-        if self._bridge.native and not self._busy and self._link is not None:
-            self._link.send(body, line)
+        if self._direct is not None:
+            self._direct.send(body, line)
         else:
             self._turn(partial(self._bridge.client, body, line))
 
@@ -74,7 +78,7 @@ class BridgedLink:
     def close(self) -> None:
         """Let go of the back end."""
         self._stop_timer()
-        link, self._link = self._link, None
+        link, self._link, self._direct = self._link, None, None
         if link is not None:
             link.close()
 
@@ -87,7 +91,7 @@ class BridgedLink:
 
     def server_message(self, message: ServerMessage) -> None:
         """From the link below."""
-        if self._bridge.native and not self._busy:
+        if self._direct is not None:
             self._owner.server_message(message)
         else:
             self._turn(partial(self._bridge.server, message))
@@ -99,7 +103,7 @@ class BridgedLink:
     def server_gone(self, cause: Cause, text: str) -> None:
         """From the link below."""
         self._stop_timer()
-        self._link = None
+        self._link = self._direct = None
         self._owner.server_gone(cause, text)
 
     def server_relieved(self) -> None:
@@ -113,6 +117,7 @@ class BridgedLink:
         if self._busy:
             return
         self._busy = True
+        self._direct = None
         asked = self._bridge.asking
         try:
             while self._turns:
@@ -120,6 +125,7 @@ class BridgedLink:
                     self._carry_out(effect)
         finally:
             self._busy = False
+            self._direct = self._link if self._bridge.native else None
         if self._bridge.asking:
             if self._timer is None and self._link is not None:
                 self._timer = self._loop.call_later(self._ask_s, self._silent)

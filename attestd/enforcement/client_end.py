@@ -49,7 +49,7 @@ class ClientEnd(Protocol):
     """Readable when bytes wait, or the end; only to be watched."""
     out_fd: int
     """Where bytes go, or a descriptor that is readable when there is room for them; only to be watched."""
-    write: Callable[[memoryview], int] | None
+    write: Callable[[bytes | memoryview], int] | None
     """How many bytes were sent, if ``out_fd`` is not where they go. Raises OSError, BlockingIOError first."""
 
     def read(self) -> tuple[bytes, int]:
@@ -65,7 +65,7 @@ class SocketEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.in_fd = self.out_fd = sock.fileno()
-        self.write: Callable[[memoryview], int] | None = None
+        self.write: Callable[[bytes | memoryview], int] | None = None
 
     def read(self) -> tuple[bytes, int]:
         """As ``ClientEnd``."""
@@ -116,7 +116,7 @@ if sys.platform == "linux":
             self._out = _watched(self._write_fd, select.EPOLLOUT)
             self.in_fd = self._in.fileno()
             self.out_fd = self._out.fileno()
-            self.write: Callable[[memoryview], int] | None = self._send
+            self.write: Callable[[bytes | memoryview], int] | None = self._send
 
         def read(self) -> tuple[bytes, int]:
             """As ``ClientEnd``; the writer of a pipe is the relay, for whoever writes there is taken for its client."""
@@ -132,7 +132,7 @@ if sys.platform == "linux":
                 return data, self._relay
             return data, self._relay if pid == 0 and not self._named else pid
 
-        def _send(self, data: memoryview) -> int:
+        def _send(self, data: bytes | memoryview) -> int:
             if self._output is None:
                 return os.pwritev(self._write_fd, (data,), -1, os.RWF_NOWAIT)
             return self._output.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

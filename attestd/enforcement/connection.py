@@ -97,8 +97,14 @@ class Connection:
         elif writer != self._peer_pid:
             self._carry_out(self.session.foreign_writer(writer, MessageClock()))
         else:
-            self._lines.extend(self._framer.feed(data))
-            self._mediate()
+            lines = self._framer.feed(data)
+            if len(lines) == 1 and not self._lines:  # as with nearly every call
+                self._carry_out(self.session.client_line(lines[0], self._peer_pid, MessageClock()))
+                if not self._reading:
+                    self._resume()
+            else:
+                self._lines.extend(lines)
+                self._mediate()
 
     def _first_bytes(self, take: Take) -> None:
         """What a relay sends first: bytes of the client, or the offer to step aside, which is answered in one byte."""
@@ -219,9 +225,10 @@ class Connection:
                 self._close(effect.cause, effect.text)
 
     def _to_client(self, effect: ToClient) -> None:
+        outbox = self._outbox
         for chunk in effect.chunks:
-            self._outbox.write(chunk)
-        if self._outbox.congested:
+            outbox.write(chunk)
+        if outbox.congested:
             self._pause()
             self._uplink.pause()
 

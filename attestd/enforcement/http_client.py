@@ -86,6 +86,7 @@ class HttpClient:
         self._all: set[HttpConnection] = set()
         self._ending: set[HttpConnection] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
         self.url = door.url
 
@@ -120,6 +121,8 @@ class HttpClient:
     def close(self) -> None:
         """End every connection."""
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         self._idle.clear()
         for connection in tuple(self._all):
             connection.close()
@@ -228,8 +231,20 @@ class HttpClient:
             self._idle.append(connection)
             if self._waiters:
                 self._waiters.popleft().set_result(None)
+            if self._sweep is None:
+                self._sweep = self._loop.call_later(IDLE_S, self._swept)
         elif connection not in self._idle:
             self._drop(connection)
+
+    def _swept(self) -> None:
+        """Connections that nobody would reuse any more are closed: a session that rests keeps none."""
+        now, self._sweep = self._loop.time(), None
+        for connection in [each for each in self._idle if not each.open or now - each.idle_since >= IDLE_S]:
+            self._idle.remove(connection)
+            self._drop(connection)
+        if self._idle:
+            oldest = min(each.idle_since for each in self._idle)
+            self._sweep = self._loop.call_later(max(0.0, oldest + IDLE_S - now), self._swept)
 
     def _drop(self, connection: HttpConnection) -> None:
         self._all.discard(connection)

@@ -142,9 +142,13 @@ class HttpConnection:
         body_bytes: int,
         respond: Callable[[HttpExchange], None],
         foreign: Callable[[HttpConnection, int], None],
+        refused: Callable[[HttpConnection, HttpRefusal], None],
         ended: Callable[[HttpConnection], None],
     ) -> None:
-        """``foreign(self, pid)``: bytes of another process arrived; the connection has ended."""
+        """``foreign(self, pid)``: bytes of another process arrived; the connection has ended.
+
+        ``refused``: a request was refused as HTTP, before there was a message that anything could be decided about.
+        """
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
@@ -152,6 +156,7 @@ class HttpConnection:
         self._reader = RequestReader(body_bytes)
         self._respond = respond
         self._foreign = foreign
+        self._refused = refused
         self._ended = ended
         self._exchange: HttpExchange | None = None
         self._outbox = Outbox(loop, self._fd, relieved=self._relieved, broken=self._lost)
@@ -263,6 +268,7 @@ class HttpConnection:
     def _refuse(self, refusal: HttpRefusal) -> None:
         """An HTTP error. What follows in the stream cannot be told apart, so it is the last word."""
         self.last = True
+        self._refused(self, refusal)
         line = error_line(None, REFUSED, refusal.text)
         self.write(json_head(refusal.status, (line,), {}, close=True), line)
         exchange, self._exchange = self._exchange, None

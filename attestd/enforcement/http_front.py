@@ -53,6 +53,9 @@ SESSIONS: Final = 256
 _ENDPOINTS: Final = frozenset({"mcp", "sse", "message"})
 _ALLOWED: Final = {"mcp": "GET, POST, DELETE", "sse": "GET", "message": "POST"}
 
+_CAUSES: Final = {403: Cause.NOT_FOUND, 413: Cause.TOO_LARGE, 414: Cause.TOO_LARGE, 431: Cause.TOO_LARGE}
+"""What a refusal of HTTP itself is recorded as, where it is not malformed."""
+
 Key = tuple[object, ...]
 
 
@@ -110,6 +113,7 @@ class HttpFront:
             body_bytes=self._limits().message_bytes,
             respond=self.respond,
             foreign=self._foreign,
+            refused=self._refused_as_http,
             ended=self._connection_ended,
         )
         self.connections.add(connection)
@@ -137,16 +141,17 @@ class HttpFront:
                 for session in list(kept):
                     session.foreign(pid)
 
+    def _refused_as_http(self, connection: HttpConnection, refusal: HttpRefusal) -> None:
+        caller = connection.caller
+        cause = _CAUSES.get(refusal.status, Cause.MALFORMED)
+        self._refused(caller.server or "", caller.peer, cause, refusal.text)
+
     # -- requests ---------------------------------------------------------------------------------------------------
 
     def respond(self, exchange: HttpExchange) -> None:
         """One request. Raises HttpRefusal."""
         request, caller = exchange.request, exchange.connection.caller
-        try:
-            demand_own(request, caller.hosts, self._origins())
-        except HttpRefusal as refusal:
-            self._refused(caller.server or "", caller.peer, Cause.NOT_FOUND, refusal.text)
-            raise
+        demand_own(request, caller.hosts, self._origins())
         server, endpoint = _place(request.path, caller.server) if caller.events is None else _sealed(request, caller)
         if endpoint not in _ENDPOINTS or server is None:
             exchange.refuse(404, "nothing is served at this path")
@@ -278,6 +283,7 @@ class HttpFront:
             caller.marks.shown(request.start)
             why = session.attach(exchange, demand_token(request, LAST_EVENT))
             if why:
+                self._refused(server, caller.peer, Cause.NOT_FOUND, why)
                 exchange.refuse(404 if why.startswith("no") else 400, why)
 
     def _hear(self, exchange: HttpExchange, server: str) -> None:

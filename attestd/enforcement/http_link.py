@@ -22,7 +22,7 @@ from attestd.errors import Cause
 from attestd.wire.methods import CLIENT_REQUESTS
 from attestd.wire.model import Kind, Limits, WireError
 from attestd.wire.outgoing_headers import modern_revision
-from attestd.wire.repeated import ANNOTATION, Annotations, annotations_of
+from attestd.wire.repeated import ANNOTATION, Annotations, annotated
 from attestd.wire.serialise import to_bytes
 from attestd.wire.server import ServerMessage, parse_server_line, result_of
 
@@ -279,16 +279,14 @@ class HttpLink(ABC):
         if not self._annotations and ANNOTATION.encode() not in bytes(message.result):
             return
         try:
-            tools = result_of(message, self._limits).get("tools")
+            listed = annotated(result_of(message, self._limits))
         except WireError:
             return  # the session says so
-        for tool in tools if isinstance(tools, list) else ():
-            if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-                found = annotations_of(tool)
-                if found:
-                    self._annotations[tool["name"]] = found
-                else:
-                    self._annotations.pop(tool["name"], None)
+        for tool, found in listed.items():
+            if found:
+                self._annotations[tool] = found
+            else:
+                self._annotations.pop(tool, None)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,8 @@ class HttpSession:
         return ""
 
     def hear(self, exchange: HttpExchange, endpoint: str) -> None:
-        """The GET that begins a session of 2024-11-05."""
+        """The GET that begins a session of 2024-11-05: a transport of the legacy era, so no message there is modern."""
+        self.session.era = Era.LEGACY
         exchange.begin({})
         exchange.event(event([endpoint.encode("ascii")], name="endpoint"))
         self._take_own(exchange)

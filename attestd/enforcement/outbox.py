@@ -31,6 +31,7 @@ class Outbox:
         "_unwatch",
         "_waiting",
         "_watch",
+        "congested",
         "queued",
     )
 
@@ -41,7 +42,7 @@ class Outbox:
         *,
         relieved: Callable[[], None],
         broken: Callable[[], None],
-        write: Callable[[memoryview], int] | None = None,
+        write: Callable[[bytes | memoryview], int] | None = None,
     ) -> None:
         """``write`` sends to where ``fd`` does not lead itself: ``fd`` is then readable when there is room."""
         self._loop = loop
@@ -57,30 +58,26 @@ class Outbox:
         self._closing: Callable[[], None] | None = None
         self.queued = 0
         """Bytes that wait."""
-
-    @property
-    def congested(self) -> bool:
-        """Whether the other side should stop producing."""
-        return self.queued > HIGH_BYTES
+        self.congested = False
+        """Whether the other side should stop producing: more than ``HIGH_BYTES`` wait."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Send now or later, in order."""
         if self._fd < 0 or self._closing is not None:
             return
-        view = memoryview(data)
+        sent = 0
         if not self._queue:
             try:
-                sent = self._send(view)
+                sent = self._send(data)
             except (BlockingIOError, InterruptedError):
-                sent = 0
+                pass
             except OSError:
                 self._break()
                 return
-            if sent == len(view):
+            if sent == len(data):
                 return
-            view = view[sent:]
-        self._queue.append(view)
-        self.queued += len(view)
+        self._queue.append(memoryview(data)[sent:])
+        self._wait_for(len(data) - sent)
         if not self._waiting:
             self._waiting = True
             self._watch(self._fd, self._flush)
@@ -100,7 +97,11 @@ class Outbox:
         self._fd = -1
         self._waiting = False
         self._queue.clear()
-        self.queued = 0
+        self._wait_for(-self.queued)
+
+    def _wait_for(self, more: int) -> None:
+        self.queued += more
+        self.congested = self.queued > HIGH_BYTES
 
     def _flush(self) -> None:
         was_high = self.queued > LOW_BYTES
@@ -113,7 +114,7 @@ class Outbox:
             except OSError:
                 self._break()
                 return
-            self.queued -= sent
+            self._wait_for(-sent)
             if sent < len(view):
                 self._queue[0] = view[sent:]
                 break

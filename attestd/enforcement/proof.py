@@ -34,6 +34,10 @@ class ProofState(StrEnum):
     PROVEN = "proven"
 
 
+_BY_PLACE = (ProofState.POSITION, ProofState.PROVEN)
+"""The states in which the place of a message in the stream proves it, or does not."""
+
+
 class Proof:
     """The proof of one session. Offsets count bytes of the client's stream from 0."""
 
@@ -51,7 +55,7 @@ class Proof:
 
     def holds(self, start: int) -> bool:
         """Whether a message that starts at offset ``start`` was written by the attested image."""
-        if self.state is ProofState.POSITION or self.state is ProofState.PROVEN:
+        if self.state in _BY_PLACE:
             return start >= self._old
         return False
 

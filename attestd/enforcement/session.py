@@ -62,6 +62,9 @@ from attestd.wire.refusal import input_required_line, ping_line, result_line
 from attestd.wire.serialise import message_line, to_line
 from attestd.wire.server import ResultHead, ServerMessage, forward, parse_server_line, result_of
 
+_OPEN, _DRAINING, _ENDED = State.OPEN, State.DRAINING, State.ENDED  # names are found faster than members
+_REQUEST, _ANSWERS, _UNKNOWN = Kind.REQUEST, (Kind.RESULT, Kind.ERROR), Era.UNKNOWN
+
 
 class Session:
     """One client connection on one server."""
@@ -114,11 +117,11 @@ class Session:
     def client_line(self, line: Line | WireError, writer_pid: int, clock: Clock) -> list[Effect]:
         """One line of the client (or the framer's complaint), written by ``writer_pid``."""
         effects: list[Effect] = []
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             return effects
         if isinstance(line, WireError):
             self._run(raiser(line), None, writer_pid, clock, effects)
-        elif line.data[:1] == b"[" and self.revision == BATCH_REVISION:
+        elif self.revision == BATCH_REVISION and line.data[:1] == b"[":
             self._batch(line, writer_pid, clock, effects)
         else:
             self._run(partial(self._parse, line.data), line, writer_pid, clock, effects)
@@ -208,12 +211,12 @@ class Session:
     def server_message(self, message: ServerMessage, clock: Clock) -> list[Effect]:
         """Step 8 for one message of the server that is meant for this session."""
         effects: list[Effect] = []
-        if self.state is State.ENDED:
+        if self.state is _ENDED:
             return effects
         try:
-            if message.kind in (Kind.RESULT, Kind.ERROR):
+            if message.kind in _ANSWERS:
                 self._server_response(message, clock, effects)
-            elif message.kind is Kind.REQUEST:
+            elif message.kind is _REQUEST:
                 self._server_request(message, clock, effects)
             else:
                 self._server_notification(message, clock, effects)
@@ -254,7 +257,7 @@ class Session:
         return self._classified(parse_message(data, self._limits))
 
     def _classified(self, message: Message) -> CallRequest | Message:
-        if message.kind in (Kind.RESULT, Kind.ERROR):
+        if message.kind in _ANSWERS:
             return message
         return classify(message, self.revision, self.era)
 
@@ -296,7 +299,7 @@ class Session:
     def _forward(self, outcome: Forward, start: int, clock: Clock, effects: list[Effect]) -> None:
         request = outcome.request
         message = request.message
-        if message.kind is Kind.REQUEST and message.id is not None:
+        if message.kind is _REQUEST and message.id is not None:
             self.outstanding[message.id] = Outstanding(
                 request, outcome.decision, clock.now_ns, self.calls, outcome.spent
             )
@@ -352,7 +355,7 @@ class Session:
         if self._proof.answered(message.id, 0 if line is None else line.end):
             while self._held:
                 self._drop_held(self._held.popleft(), clock, effects)
-            effects += [ToClient(tuple(forward(question))) for question in self._questions.show()]
+            effects += [ToClient(forward(question)) for question in self._questions.show()]
             return
         if message.id is None or message.id not in self._questions:
             if message.id != self._proof.secret:
@@ -381,7 +384,7 @@ class Session:
         request, head = entry.request, message.head
         if entry.withdrawn is not None:
             with contextlib.suppress(AuditUnavailableError):  # nothing is shown, and the refusal is on record
-                self._came_back(entry, message, tuple(forward(message)), clock)
+                self._came_back(entry, message, forward(message), clock)
             return
         if head is not None:
             cause = self._result_refused(request, head, clock)
@@ -394,7 +397,7 @@ class Session:
         except (WireError, AuditUnavailableError) as error:
             self._refused(self._mediator.refuse(request, *unshown(error), clock, reached=True), effects)
         else:
-            effects.append(reply(chunks, message.id, message.error["code"] if message.kind is Kind.ERROR else 0))
+            effects.append(reply(chunks, message.id, 0 if message.error is None else message.error["code"]))
 
     def _came_back(
         self, entry: Outstanding, message: ServerMessage, chunks: tuple[bytes | memoryview, ...], clock: Clock
@@ -423,13 +426,13 @@ class Session:
             self.era, self.revision = Era.LEGACY, head.protocol_version
             tools = head.capabilities.get("tools") if isinstance(head.capabilities, dict) else None
             self._listens_changes = isinstance(tools, dict) and tools.get("listChanged") is True
-        elif self.era is Era.UNKNOWN and era_of(request.message) is Era.MODERN:
+        elif self.era is _UNKNOWN and era_of(request.message) is Era.MODERN:
             self.era, self.revision = Era.MODERN, request.revision
         return None
 
     def _rendered(self, request: CallRequest, message: ServerMessage, clock: Clock) -> tuple[bytes | memoryview, ...]:
         if message.head is None or request.lists is None or message.id is None:
-            return tuple(forward(message))
+            return forward(message)
         result = result_of(message, self._limits)
         self._learn(request.lists, result)
 
@@ -467,7 +470,7 @@ class Session:
             return
         self._questions.ask(message, row, shown=not self._proof.pending)
         if not self._proof.pending:
-            effects.append(ToClient(tuple(forward(message))))
+            effects.append(ToClient(forward(message)))
 
     def _server_notification(self, message: ServerMessage, clock: Clock, effects: list[Effect]) -> None:
         row = living(server_notification, message.method or "", self.revision, self.era)
@@ -477,7 +480,7 @@ class Session:
             action = QUESTIONS.get(method)
             if action is None or not self._mediator.server_request(whole(action), method, clock):
                 return
-        effects.append(ToClient(tuple(forward(message))))
+        effects.append(ToClient(forward(message)))
 
     def _refuse_outstanding(
         self, cause: Cause, text: str, clock: Clock, effects: list[Effect], *, reached: bool
@@ -488,7 +491,7 @@ class Session:
         self.outstanding.clear()
 
     def _settle(self, effects: list[Effect]) -> None:
-        if self.state is State.DRAINING and not awaited(self.outstanding):
+        if self.state is _DRAINING and not awaited(self.outstanding):
             self._end("", "the client closed the connection", effects)
 
     def _end(self, cause: str, text: str, effects: list[Effect]) -> None:

@@ -7,7 +7,7 @@ is a better answer than "no grant".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from attestd.appraisal.model import AttestationResult
@@ -23,6 +23,8 @@ class GrantIndex:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Grant] = {}
+        self.get: Callable[[str], Grant | None] = self._by_id.get
+        """The grant with this id, or None."""
         self._by_owner: dict[Owner, dict[str, Grant]] = {}
         self._by_name: dict[tuple[int, str, str], dict[str, Grant]] = {}
 
@@ -31,10 +33,6 @@ class GrantIndex:
 
     def __iter__(self) -> Iterator[Grant]:
         return iter(self._by_id.values())
-
-    def get(self, grant_id: str) -> Grant | None:
-        """The grant with this id, or None."""
-        return self._by_id.get(grant_id)
 
     def put(self, grant: Grant) -> None:
         """Add, or replace by id."""

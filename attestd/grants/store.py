@@ -107,10 +107,9 @@ class Store:
 
     def used(self, grant_id: str, now_ns: int) -> None:
         """Count one use; written by ``flush``."""
-        grant = self.index.get(grant_id)
-        if grant is not None:
-            count, _ = self._uses.get(grant_id, (0, 0))
-            self._uses[grant_id] = (count + 1, now_ns)
+        if self.index.get(grant_id) is not None:
+            uses = self._uses.get(grant_id)
+            self._uses[grant_id] = (1 if uses is None else uses[0] + 1, now_ns)
 
     def flush(self) -> None:
         """Write the counted uses in one transaction and show them in the index."""

@@ -10,8 +10,9 @@
 | tasks/* | the task id |
 | anything else that the tables hold | the server as a whole |
 
-The row of a message without ``_meta`` depends on its method, its kind, the revision and the era alone, so it is looked
-up once; what is refused is not remembered.
+The row of a message depends on its method, its kind, the revision that it declares, that of the connection and the
+era alone, so it is looked up once; what is refused is not remembered. A tools/call with nothing but the name, the
+arguments and what every message of its client says about itself takes a short way: there is nothing else to look for.
 
 Names are the decoded values, compared exactly. Nothing depends on whether the client has said ``initialize`` before:
 servers do not insist on it either.
@@ -22,8 +23,15 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn
 
 from attestd.errors import Cause
-from attestd.wire.era import client_name, declared_revision, demand_modern_revision, era_of
-from attestd.wire.lookalike import META, META_TASK
+from attestd.wire.era import (
+    claimed,
+    client_name,
+    declared_revision,
+    demand_modern_revision,
+    era_of,
+    unsupported,
+)
+from attestd.wire.lookalike import META, META_CLIENT, META_REVISION, META_TASK, STATEMENTS
 from attestd.wire.methods import QUESTIONS, Finder, Method, client_method, revision_of
 from attestd.wire.model import CallRequest, Era, Json, Kind, Message, Target, WireError
 from attestd.wire.uris import INVALID_PARAMS, canonical, is_template, template
@@ -41,8 +49,10 @@ _LIST_CHANGES: Final = {
 }
 _ARGUMENTS: Final = (dict, type(None))
 _ROWS_MAX: Final = 1024
-_rows: Final[dict[tuple[str, Kind, str | None, Era], Method]] = {}
-"""Rows by method, kind, revision and era, found before; filled as they come."""
+_UNDECLARED: Final = object()
+_rows: Final[dict[tuple[str, Kind, Json, str | None, Era], Method]] = {}
+"""Rows by method, kind, declared revision, revision and era, found before; filled as they come."""
+_PLAIN_CALL: Final = frozenset({"name", "arguments", META})
 _TOOL, _FILTER, _REQUEST, _PROGRESS = (
     Finder.TOOL,
     Finder.FILTER,
@@ -73,8 +83,12 @@ def classify(message: Message, revision: str | None, era: Era) -> CallRequest:
     if row.admission:
         return _admission(message, row)
     finder = row.finder
-    targets, task_ids = (_called(message, row), ()) if finder is _TOOL else _targets(message, row)
     params = message.params
+    if finder is _TOOL and params.keys() <= _PLAIN_CALL:
+        meta = params.get(META)
+        if meta is None or (type(meta) is dict and meta.keys() <= STATEMENTS):
+            return _plain_call(message, row, meta or {})
+    targets, task_ids = (_called(message, row), ()) if finder is _TOOL else _targets(message, row)
     state = params.get("requestState")
     if state is not None and type(state) is not str:
         _refuse("requestState is not text", message)
@@ -111,10 +125,12 @@ def questions(methods: tuple[str, ...]) -> tuple[Target, ...]:
 
 
 def _row(message: Message, method: str, revision: str | None, era: Era) -> Method:
-    """The row of the message. Where it has no ``_meta`` that depends on four things only, and is looked up once."""
-    if META in message.params:
+    """The row of the message. It depends on five things only, and is looked up once."""
+    meta = message.params.get(META)
+    declared = meta.get(META_REVISION, _UNDECLARED) if type(meta) is dict else _UNDECLARED
+    if declared is not _UNDECLARED and type(declared) is not str:
         return _found_row(message, method, revision, era)
-    key = (method, message.kind, revision, era)
+    key = (method, message.kind, declared, revision, era)
     row = _rows.get(key)
     if row is None:
         row = _found_row(message, method, revision, era)  # raises for all but the few known methods
@@ -138,6 +154,8 @@ def _found_row(message: Message, method: str, revision: str | None, era: Era) ->
         )
     effective = era if era is not Era.UNKNOWN else own
     notification = message.kind is Kind.NOTIFICATION
+    if method == "initialize" and effective is Era.MODERN and not notification:
+        raise unsupported(message, declared_revision(message))
     return client_method(method, notification=notification, revision=known, era=effective, request_id=message.id)
 
 
@@ -151,6 +169,23 @@ def _admission(message: Message, row: Method) -> CallRequest:
         revision=declared_revision(message),
         client_name=client_name(message),
         progress_token=_meta(message)[1],
+    )
+
+
+def _plain_call(message: Message, row: Method, meta: dict[str, Json]) -> CallRequest:
+    """A call that says nothing beside its name and arguments but the ``STATEMENTS`` of its client."""
+    declared = meta.get(META_REVISION)
+    return CallRequest(
+        message=message,
+        method=row.name,
+        targets=_called(message, row),
+        effectful=row.effectful,
+        revision=declared if type(declared) is str else None,
+        client_name=claimed(meta.get(META_CLIENT)),
+        shared_effect=row.shared_effect,
+        progress_token=_demand_token(meta["progressToken"], "progressToken", message)
+        if "progressToken" in meta
+        else None,
     )
 
 

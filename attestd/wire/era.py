@@ -8,12 +8,13 @@ A connection does not become modern by a client's probe: clients send ``server/d
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 from attestd.errors import Cause
 from attestd.wire.lookalike import META, META_CLIENT, META_REVISION
 from attestd.wire.methods import REVISIONS, UNSUPPORTED_REVISION, revision_of
-from attestd.wire.model import Era, Message, WireError
+from attestd.wire.model import Era, Json, Message, WireError
 
 _NAME_CHARACTERS: Final = 128
 
@@ -53,28 +54,49 @@ def demand_modern_revision(message: Message) -> str | None:
     declared = meta[META_REVISION]
     revision = revision_of(declared)
     if revision is None or revision != REVISIONS[-1]:
-        shown = declared[:32] if type(declared) is str else "no text"
-        raise WireError(
-            Cause.UNKNOWN_METHOD,
-            f"cannot accept protocol version {shown!a}: expected {REVISIONS[-1]}",
-            request_id=message.id,
-            rpc_code=UNSUPPORTED_REVISION,
-            data={"supported": [REVISIONS[-1]], "requested": shown},
-        )
+        raise unsupported(message, declared)
     return revision
 
 
+def unsupported(message: Message, declared: object) -> WireError:
+    """What says that only our modern revision can follow: -32022 with it, as specified.
+
+    Also for ``initialize`` after a modern answer: a client whose server/discover was answered later than it cared to
+    wait, and that falls back now, learns from it that it need not.
+    """
+    shown = declared[:32] if type(declared) is str else "no text"
+    return WireError(
+        Cause.UNKNOWN_METHOD,
+        f"cannot accept protocol version {shown!a}: expected {REVISIONS[-1]}",
+        request_id=message.id,
+        rpc_code=UNSUPPORTED_REVISION,
+        data={"supported": [REVISIONS[-1]], "requested": shown},
+    )
+
+
 def client_name(message: Message) -> str | None:
-    """Name and version in clientInfo, as claimed; without anything that a terminal might obey."""
+    """Name and version in clientInfo, as claimed; see ``claimed``."""
     info: Any = message.params.get("clientInfo")
     meta = message.params.get(META)
     if info is None and type(meta) is dict:
         info = meta.get(META_CLIENT)
-    if type(info) is not dict or type(info.get("name")) is not str:
+    return claimed(info)
+
+
+def claimed(info: Json) -> str | None:
+    """Name and version of a clientInfo, without anything that a terminal might obey; None if it is none."""
+    if type(info) is not dict:
         return None
-    version = info.get("version")
-    text = f"{info['name'][:_NAME_CHARACTERS]} {version[:_NAME_CHARACTERS]}" if type(version) is str else info["name"]
-    text = text[:_NAME_CHARACTERS]
+    name, version = info.get("name"), info.get("version")
+    if type(name) is not str:
+        return None
+    return _shown(name[:_NAME_CHARACTERS], version[:_NAME_CHARACTERS] if type(version) is str else None)
+
+
+@lru_cache(64)
+def _shown(name: str, version: str | None) -> str | None:
+    """The same few come with every message."""
+    text = (name if version is None else f"{name} {version}")[:_NAME_CHARACTERS]
     if not text.isprintable():
         text = "".join(char if char.isprintable() else "?" for char in text)
     return text or None

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -21,7 +19,7 @@ from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.methods import METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
 from attestd.wire.model import Kind, Message, WireError
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
-from attestd.wire.repeated import NAMED
+from attestd.wire.repeated import NAMED, decoded
 from attestd.wire.uris import INVALID_PARAMS
 
 HEADER_MISMATCH: Final = -32020
@@ -30,7 +28,6 @@ LAST_EVENT: Final = "last-event-id"
 VERSION: Final = "mcp-protocol-version"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _TOKEN: Final = re.compile(r"[!-~]{1,256}\Z")
-_SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=\Z")
 STATUS: Final = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
@@ -124,18 +121,6 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
     key = NAMED.get(message.method or "")
     if key is not None and key in message.params:
         _demand_same(request, message, "mcp-name", message.params[key])
-
-
-def decoded(value: str) -> str | None:
-    """A header's value, out of its base64 where it is in that; None if it is not UTF-8 in canonical base64."""
-    found = _SENTINEL.match(value)
-    if found is None:
-        return value
-    try:
-        raw = base64.b64decode(found[1], validate=True)
-        return raw.decode("utf-8") if base64.b64encode(raw).decode("ascii") == found[1] else None
-    except (binascii.Error, ValueError):  # not base64, not ASCII, not UTF-8
-        return None
 
 
 def _demand_same(request: HttpRequest, message: Message, name: str, expected: Any) -> None:

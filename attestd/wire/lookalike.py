@@ -130,8 +130,13 @@ def demand_exact_keys(params: Mapping[str, Json], request_id: str | int | None) 
     Raises:
         WireError: MALFORMED.
     """
-    if params.keys() <= _FLAT:
+    keys = params.keys()
+    if keys <= _FLAT:
         return
+    if keys <= _STATING:
+        meta = params[META]
+        if type(meta) is not dict or meta.keys() <= STATEMENTS:
+            return
     PARAMS.demand("params", params, request_id)
     for key, level in _NESTED:
         value = params.get(key)
@@ -144,4 +149,7 @@ def demand_exact_keys(params: Mapping[str, Json], request_id: str | int | None) 
 
 _FLAT: Final = PARAMS.known - {META, "ref", "notifications"}
 """Known keys with nothing below them that decides where the message goes."""
+_STATING: Final = _FLAT | {META}
+STATEMENTS: Final = PARAMS_META.known - {META_TASK}
+"""What every message of a modern client says about itself in ``_meta``; likewise."""
 _NESTED: Final = ((META, PARAMS_META), ("ref", REF), ("notifications", NOTIFICATIONS))

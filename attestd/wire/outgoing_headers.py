@@ -6,16 +6,11 @@ on is what was decided on.
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from attestd.wire.lookalike import META, META_REVISION
-from attestd.wire.repeated import NAMED, Annotations, argument_text
-
-_SAFE: Final = re.compile(r"[\x20-\x7e]*\Z")
-_SENTINEL: Final = re.compile(r"=\?base64\?.*\?=\Z")
+from attestd.wire.repeated import NAMED, Annotations, argument_text, encoded
 
 
 def modern_revision(body: Mapping[str, Any]) -> str | None:
@@ -40,10 +35,3 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
             if text is not None:
                 headers.append((f"Mcp-Param-{token}", encoded(text)))
     return headers
-
-
-def encoded(value: str) -> str:
-    """A value as it may stand in a header: itself, or base64 in its sentinel."""
-    if _SAFE.match(value) and value == value.strip() and not _SENTINEL.match(value):
-        return value
-    return f"=?base64?{base64.b64encode(value.encode('utf-8')).decode('ascii')}?="

@@ -7,25 +7,15 @@ nothing can be compared.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from attestd.errors import Cause
 from attestd.wire.http_request import HttpRequest
-from attestd.wire.http_rules import HEADER_MISMATCH, decoded
+from attestd.wire.http_rules import HEADER_MISMATCH
 from attestd.wire.model import Message, WireError
-from attestd.wire.repeated import Annotations, annotations_of, argument_text
+from attestd.wire.repeated import Annotations, argument_text, decoded
 
 _PREFIX: Final = "mcp-param-"
-
-
-def annotated(result: dict[str, Any]) -> dict[str, Annotations]:
-    """The annotations of every tool in a list, by its name."""
-    tools = result.get("tools")
-    found: dict[str, Annotations] = {}
-    for tool in tools if isinstance(tools, list) else ():
-        if isinstance(tool, dict) and isinstance(tool.get("name"), str):
-            found[tool["name"]] = annotations_of(tool)
-    return found
 
 
 def demand_params(request: HttpRequest, message: Message, annotations: Annotations) -> None:

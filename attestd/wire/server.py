@@ -30,6 +30,7 @@ from attestd.wire.shape import bound
 _RESULT_KEYS: Final = {"jsonrpc", "id", "result"}
 _RESULT_MEMBERS: Final = len(_RESULT_KEYS)
 _RESULT: Final = Kind.RESULT
+_ID_LIMIT: Final = 2**63
 _ERROR_KEYS: Final = {"jsonrpc", "id", "error"}
 _COLONS_MAX: Final = 100_000
 """Colons below which an object cannot have enough members to matter for memory."""
@@ -52,7 +53,6 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     is_error: bool = False
     protocol_version: str | None = None
     capabilities: Json = None
-    meta: Json = None
 
 
 class ServerMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +128,7 @@ def _parse(line: bytes, limits: Limits) -> ServerMessage:
     return ServerMessage(kind=Kind.RESULT, id=message_id, result=result.raw, head=_split_result(line, result, limits))
 
 
-def forward(message: ServerMessage, *, message_id: str | int | None = None) -> list[bytes | memoryview]:
+def forward(message: ServerMessage, *, message_id: str | int | None = None) -> tuple[bytes | memoryview, ...]:
     """The bytes to write to the client, as chunks; a large result is among them as a view.
 
     Args:
@@ -139,16 +139,16 @@ def forward(message: ServerMessage, *, message_id: str | int | None = None) -> l
         Chunks that together are one line with its LF.
     """
     if message.line is not None:
-        return [message.line]
+        return (message.line,)
     told = message.id if message_id is None else message_id
     own = b"%d" % told if type(told) is int else to_bytes(told)
     if message.result is None:
-        return [b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n"]
+        return (b'{"jsonrpc":"2.0","id":' + own + b',"error":' + to_bytes(message.error) + b"}\n",)
     content = memoryview(message.result)
     start = _result_start(own)
     if len(content) <= _SMALL:
-        return [b"".join((start, content, b"}\n"))]
-    return [start, content, b"}\n"]
+        return (b"".join((start, content, b"}\n")),)
+    return (start, content, b"}\n")
 
 
 def result_of(message: ServerMessage, limits: Limits) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _envelope(parts: dict[str, Member], limits: Limits) -> str | int:
 
 
 def _demand_id(value: Json) -> str | int:
-    if type(value) is str or (type(value) is int and -(2**63) <= value < 2**63):
+    if type(value) is str or (type(value) is int and -_ID_LIMIT <= value < _ID_LIMIT):
         return value
     return _malformed("id is neither text nor an integer of 64 bits")
 
@@ -209,16 +209,17 @@ def _small_result(line: bytes) -> ServerMessage | None:
     if type(value) is not dict or len(value) != _RESULT_MEMBERS or value.get("jsonrpc") != "2.0":
         return None
     result, message_id = value.get("result"), value.get("id")
-    if type(result) is not dict or (type(message_id) is not int and type(message_id) is not str):
+    if type(result) is not dict:
         return None
-    start = _result_start(_encoded_id(_demand_id(message_id)))
+    if type(message_id) is int and -_ID_LIMIT <= message_id < _ID_LIMIT:
+        start = b'{"jsonrpc":"2.0","id":%d,"result":' % message_id
+    elif type(message_id) is str:
+        start = _result_start(to_bytes(message_id))
+    else:
+        return None
     # Written as we would write it, so the result is already there in the line; another order of keys is encoded again.
     raw = line[len(start) : -1] if line.startswith(start) and line.isascii() else to_bytes(result)
     return ServerMessage(kind=_RESULT, id=message_id, result=msgspec.Raw(raw), head=_head(result, result))
-
-
-def _encoded_id(message_id: str | int) -> bytes:
-    return b"%d" % message_id if type(message_id) is int else to_bytes(message_id)
 
 
 def _result_start(message_id: bytes) -> bytes:
@@ -234,7 +235,11 @@ def _split_result(line: bytes, result: Member, limits: Limits) -> ResultHead:
 def _head(keys: dict[str, Json], held: dict[str, Json]) -> ResultHead:
     """Args: keys: every key of the result. held: the values of those in ``_HEAD_KEYS``."""
     if keys.keys() <= _CALL_KEYS:
-        return _FAILED if held.get("isError") is True else _FINE
+        kind = held.get("resultType")
+        if kind is None:
+            return _FAILED if held.get("isError") is True else _FINE
+        if kind == "complete":
+            return _COMPLETE_FAILED if held.get("isError") is True else _COMPLETE
     RESULT.demand("the result", keys, None)
     task = held.get("task")
     task_id = held.get("taskId", task.get("taskId") if type(task) is dict else None)
@@ -247,7 +252,6 @@ def _head(keys: dict[str, Json], held: dict[str, Json]) -> ResultHead:
         is_error=held.get("isError") is True,
         protocol_version=version if type(version) is str else None,
         capabilities=held.get("capabilities"),
-        meta=held.get(META),
     )
 
 
@@ -297,11 +301,12 @@ def _malformed(reason: str) -> NoReturn:
     raise WireError(Cause.MALFORMED, f"cannot accept the message of the server: {reason}")
 
 
-_CALL_KEYS: Final = frozenset({"content", "structuredContent", "isError"})
-"""Of the result of nearly every call: none of them looks like a key that matters, and only one matters itself."""
+_CALL_KEYS: Final = frozenset({"content", "structuredContent", "isError", "resultType", META})
+"""Of the result of nearly every call: none of them looks like a key that matters, and only two matter themselves."""
 _FINE, _FAILED = ResultHead(), ResultHead(is_error=True)
+_COMPLETE = ResultHead(result_type="complete")
+_COMPLETE_FAILED = ResultHead(result_type="complete", is_error=True)
 _HEAD_KEYS: Final = (
-    META,
     "resultType",
     "task",
     "taskId",

@@ -17,17 +17,38 @@ from tests.bench import (
     events,
     grants,
     hashing,
+    http_calls,
+    http_idle,
+    http_many,
     launched,
     memory,
     recorder,
     relay,
     shim_start,
+    streams,
     tcp,
     verifying,
 )
 from tests.bench.report import Figure, failed, keep, show
 
-MODULES = (relay, calls, attestation, hashing, grants, shim_start, memory, verifying, recorder, tcp, events, launched)
+MODULES = (
+    relay,
+    calls,
+    attestation,
+    hashing,
+    grants,
+    shim_start,
+    memory,
+    verifying,
+    recorder,
+    tcp,
+    events,
+    http_calls,
+    http_many,
+    streams,
+    http_idle,
+    launched,
+)
 
 
 def main(words: list[str]) -> int:

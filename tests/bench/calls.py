@@ -1,28 +1,23 @@
 """A whole call: the real SDK client and the real mcp-server-time over stdio, directly, through attestd and others.
 
-The client holds all its connections open at once and calls on them in turn. ``mcp-proxy`` needs an older SDK than ours,
-so it lives in an environment of its own, which is made for the run; where that fails the others are shown without it.
+The client holds all its connections open at once and calls on them in turn. Where ``mcp-proxy`` cannot be had the others
+are shown without it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
+from tests.bench.peers import mcp_proxy, started
 from tests.bench.report import Figure
-from tests.bench.stage import instance, one_cpu, running
+from tests.bench.stage import instance, one_cpu
 from tests.support.instance import SCRIPTS, Instance
 
+PROXY = "mcp-proxy (HTTP)"
 NAME = "whole call, SDK client and mcp-server-time over stdio, through the shim ÷ direct"
-MCP_PROXY = "mcp-proxy==0.13.0"
 CALLER = '''\
 """Times get_current_time in turn: sdk_caller.py BLOCKS CALLS NAME=TARGET…; a target is a command as JSON, or a URL."""
 import asyncio, contextlib, json, statistics, sys, time
@@ -82,14 +77,14 @@ def measure(*, quick: bool) -> list[Figure]:
     """Blocks of calls in turn; medians over blocks."""
     blocks, calls = (12, 25) if quick else (50, 50)
     server = [sys.executable, "-m", "mcp_server_time"]
-    with one_cpu(), instance() as made, _mcp_proxy(server) as (url, why):
+    with one_cpu(), instance() as made, started({PROXY: (mcp_proxy, server)}, made.root) as (others, why):
         fast = made.script("fastmcp_proxy.py", FASTMCP)
         made.server("time", command=server)
         made.start()
         targets = {"direct": server, "attestd": [str(SCRIPTS / "attestd-connect"), "--user", "time"]}
         _time_calls(made, 1, 5, targets)  # lets the client in
-        others = {**targets, "fastmcp proxy": [sys.executable, str(fast), *server]}
-        found = _time_calls(made, blocks, calls, {**others, "mcp-proxy (HTTP)": url} if url else others)
+        everyone = {**targets, "fastmcp proxy": [sys.executable, str(fast), *server], **others}
+        found = _time_calls(made, blocks, calls, everyone)
     parts = {name: statistics.median(values) for name, values in found.items()}
     return [
         Figure(
@@ -98,7 +93,7 @@ def measure(*, quick: bool) -> list[Figure]:
             unit="×",
             limit=1.15,
             parts={f"{name} µs": value for name, value in parts.items()},
-            note=f"all on one CPU; {why}",
+            note="all on one CPU" + "".join(f"; without {name}: {text}" for name, text in why.items()),
             rounds=blocks,
         )
     ]
@@ -121,28 +116,3 @@ def _time_calls(made: Instance, blocks: int, calls: int, targets: dict[str, obje
     if done.returncode:
         raise RuntimeError(f"the SDK client failed: {done.stdout[-300:]} {done.stderr[-600:]}")
     return dict(json.loads(done.stdout))
-
-
-@contextlib.contextmanager
-def _mcp_proxy(server: list[str]) -> Iterator[tuple[str, str]]:
-    """Its URL, or an empty one and why."""
-    with tempfile.TemporaryDirectory(prefix="ab-") as directory, contextlib.ExitStack() as stack:
-        try:
-            subprocess.run([sys.executable, "-m", "venv", directory], check=True, capture_output=True)
-            pip = [f"{directory}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            subprocess.run([*pip, MCP_PROXY, "mcp<2"], check=True, capture_output=True, timeout=120)
-        except (subprocess.SubprocessError, OSError) as error:
-            yield "", f"without mcp-proxy, which could not be installed: {error}"[:160]
-            return
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = [f"{directory}/bin/mcp-proxy", "--host", "127.0.0.1", "--port", str(port), "--", *server]
-        log = stack.enter_context(Path(directory, "log").open("wb"))
-        stack.enter_context(running(command, stdout=log, stderr=log))
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/mcp", f"{MCP_PROXY} in front of the same server over HTTP"

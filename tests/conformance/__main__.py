@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conformance import matrix, suites
+from tests.conformance import cells, suites
 from tests.conformance.expected import Difference, entries, judge
 from tests.conformance.installed import PLACE, Installed, install
-from tests.conformance.mediated import HAS_TCP, TRANSPORTS, Attestd, attestd
+from tests.conformance.matrix import plain
+from tests.conformance.mediated import HAS_TCP, TRANSPORTS, attestd
 from tests.conformance.stage import everything, everything_stdio, listening
 
 GROUPS = ("suites", "client", "matrix")
@@ -85,72 +85,12 @@ class Run:
 
     def matrix(self) -> None:
         """Servers x clients x fronts."""
-        with contextlib.ExitStack() as stack:
-            daemon = stack.enter_context(attestd()) if self.mediated else None
-            if daemon is not None:
-                self.compared.add("matrix")
-            for row in matrix.rows(self.installed, self.scratch):
-                chosen = [
-                    each for each in matrix.clients(self.installed) if self.filter in f"{each.name} {row.server.name}"
-                ]
-                if chosen:
-                    self._row(row, chosen, daemon)
-
-    def _row(self, row: matrix.Row, clients: list[matrix.Client], daemon: Attestd | None) -> None:
-        with self._direct(row) as place:
-            direct = {client.name: client.run(place, [words for _, words in row.steps]) for client in clients}
-        self.results[row.server.name] = {name: list(map(matrix.plain, out)) for name, out in direct.items()}
-        if daemon is None:
-            line(f"{row.server.name:<22} direct: {_steps(direct)}")
-            return
-        with contextlib.ExitStack() as stack:
-            url = stack.enter_context(listening(row.server, self.scratch)) if row.server.listens else ""
-            if not daemon.register(row.server, row.server.name, url):
-                line(f"{row.server.name:<22} this attestd has no such back")
-                return
-            for client in clients:
-                places = [each for each in daemon.places(row.server.name) if each.front in client.fronts]
-                daemon.admit(row.server.name, lambda c=client, p=places[0]: c.run(p, [["list"]]))  # type: ignore[misc]
-                for place in places:
-                    self._cell(row, client, place, direct[client.name])
-
-    def _cell(self, row: matrix.Row, client: matrix.Client, place: matrix.Place, direct: list[object]) -> None:
-        started = time.monotonic()
-        case = f"{client.name} > {place.front} > {row.server.name}"
-        outcomes = client.run(place, [words for _, words in row.steps])
-        found = matrix.compare(case, row, direct, outcomes)
-        self.differences += found
-        verdict = ", ".join(f"{each.step} differs" for each in found) or "the same"
-        line(f"{case:<50} {len(outcomes)} steps: {verdict} ({time.monotonic() - started:.1f} s)")
-
-    @contextlib.contextmanager
-    def _direct(self, row: matrix.Row) -> Iterator[matrix.Place]:
-        if not row.server.listens:
-            with _environment(dict(row.server.env)):
-                yield matrix.Place(front="stdio", command=row.server.command)
-            return
-        with listening(row.server, self.scratch) as url:
-            yield matrix.Place(front="sse" if row.server.sse else "http", url=url, sse=row.server.sse)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    import os
-
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-def _steps(direct: dict[str, list[object]]) -> str:
-    return ", ".join(f"{name} {sum(outcome is not None for outcome in out)}" for name, out in direct.items())
+        found = cells.run(self.installed, self.scratch, mediated=self.mediated, wanted=self.filter, shown=line)
+        if self.mediated:
+            self.compared.add("matrix")
+        for each in found:
+            self.differences += each.differences
+            self.results[each.name] = {name: list(map(plain, out)) for name, out in each.direct.items()}
 
 
 def line(text: str) -> None:
@@ -161,10 +101,12 @@ def line(text: str) -> None:
 def report(run: Run) -> int:
     """Say what differed and whether that was meant; the exit status."""
     unexpected, expected, stale = judge(run.differences, entries(), run.compared if not run.filter else set())
-    for each, entry in expected:
-        line(f"expected  {each.key}: {each.direct[:80]} -> {each.mediated[:80]}\n          {entry.reason}")
+    for entry in dict.fromkeys(entry for _, entry in expected):
+        alike = [each for each, found in expected if found == entry]
+        line(f"expected  {len(alike)} x {entry.match}\n          {entry.reason}")
+        line(f"          such as {alike[0].key}\n{alike[0].sides}")
     for each in unexpected:
-        line(f"DIFFERS   {each.key}\n          direct:   {each.direct}\n          mediated: {each.mediated}")
+        line(f"DIFFERS   {each.key}\n{each.sides}")
     for entry in stale:
         line(f"STALE     {entry.match}: nothing differs there any more")
     (PLACE / "results.json").write_text(json.dumps(run.results, indent=1), encoding="utf-8")
@@ -174,6 +116,7 @@ def report(run: Run) -> int:
 
 def main(words: list[str]) -> int:
     """Run the groups in turn."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # through every ``finally``
     with tempfile.TemporaryDirectory(prefix="cf-", ignore_cleanup_errors=True) as scratch:
         run = Run(install(), Path(scratch), words)
         for group in run.groups:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+SHOWN = 300
+"""Letters of each side."""
+
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that came out otherwise through attestd."""
@@ -28,6 +31,11 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """What patterns are matched against."""
         return f"{self.group} | {self.case} | {self.step}"
+
+    @property
+    def sides(self) -> str:
+        """Both, one below the other, for people."""
+        return f"          direct:   {self.direct[:SHOWN]}\n          mediated: {self.mediated[:SHOWN]}"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,22 +59,30 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 def install() -> Installed:
     """Install what is missing; quick when everything is there."""
     npm = PLACE / "npm"
-    lock = (HERE / "npm" / "package-lock.json").read_bytes()
-    mark = npm / ".installed"
-    digest = hashlib.sha256(lock).hexdigest()
-    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
-        shutil.rmtree(npm, ignore_errors=True)
-        npm.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(HERE / "npm" / name, npm / name)
-        subprocess.run([_npm(), "ci", "--ignore-scripts", "--no-update-notifier"], cwd=npm, check=True)
-        mark.write_text(digest, encoding="utf-8")
+    install_npm(HERE / "npm", npm)
     for program in (HERE / "programs").iterdir():
         if program.is_file():
             _copy(program, npm / program.name)
+    return Installed(node=node_of(npm), modules=npm / "node_modules", programs=npm, sdist=_sdist())
+
+
+def install_npm(lock: Path, place: Path) -> None:
+    """What the lock in the directory ``lock`` names, below ``place``; quick when it is there."""
+    mark = place / ".installed"
+    digest = hashlib.sha256((lock / "package-lock.json").read_bytes()).hexdigest()
+    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(lock / name, place / name)
+        subprocess.run([_npm(), "ci", "--ignore-scripts", "--no-update-notifier"], cwd=place, check=True)
+        mark.write_text(digest, encoding="utf-8")
+
+
+def node_of(place: Path) -> Path:
+    """Node 22, as a package of npm that was installed below ``place``."""
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    node = npm / "node_modules" / f"node-{sys.platform}-{machine}" / "bin" / "node"
-    return Installed(node=node, modules=npm / "node_modules", programs=npm, sdist=_sdist())
+    return place / "node_modules" / f"node-{sys.platform}-{machine}" / "bin" / "node"
 
 
 def _npm() -> str:

@@ -1,17 +1,16 @@
-"""Real servers x real clients x fronts: the same steps, direct and mediated, and the same outcome of each.
+"""The servers of the matrix, what is done with each, and what of an outcome is compared.
 
-A row is a server with its steps; a client carries out those it can. What a client says of a step is compared as it is:
-the value, or the code and text of its error. Only what must differ is taken out first (``plain``).
+A row is a server with its steps; a client (``clients``) carries out those it can, directly and at every front of attestd
+(``cells``). What a client says of a step is compared as it is: the value, or the code and text of its error. Only what
+must differ is taken out first (``plain``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +18,10 @@ import msgspec
 
 from tests.conformance.expected import Difference
 from tests.conformance.installed import Installed
-from tests.conformance.stage import Server, environment
+from tests.conformance.stage import Server
 
 BIG = 10 << 20
-STEP_S = 180
-SHOWN = 4000
 SUPPORT = Path(__file__).parents[1] / "support"
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a client connects."""
-
-    front: str
-    """stdio, http, sse, unix-http; for the report."""
-    command: tuple[str, ...] = ()
-    url: str = ""
-    sse: bool = False
-    socket: str = ""
-
-    def words(self) -> str:
-        """As our client programs read it."""
-        if self.command:
-            return json.dumps({"command": list(self.command)})
-        return json.dumps(
-            {"url": self.url, **({"sse": True} if self.sse else {}), **({"socket": self.socket} if self.socket else {})}
-        )
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,15 +30,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     server: Server
     steps: tuple[tuple[str, list[Any]], ...]
     """Name and words of each step; the name is the operation, with a mark where it is done twice."""
-
-
-class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """A client program."""
-
-    name: str
-    fronts: frozenset[str]
-    run: Callable[[Place, list[list[Any]]], list[Any]]
-    """Outcomes of the steps at a place; None for a step that the client does not have."""
 
 
 def rows(installed: Installed, scratch: Path) -> tuple[Row, ...]:
@@ -184,88 +153,6 @@ def _repository(scratch: Path) -> Path:
     return place
 
 
-ALL_FRONTS = frozenset({"stdio", "http", "sse", "unix-http"})
-
-
-def clients(installed: Installed) -> tuple[Client, ...]:
-    """The clients; each is a program of its own, and so a workload of its own."""
-    typescript = [str(installed.node), str(installed.programs / "client.mjs")]
-    python = [sys.executable, str(installed.programs / "client.py")]
-    kinds = (
-        ("mcp auto", [*python, "mcp", "auto"]),
-        ("mcp legacy", [*python, "mcp", "legacy"]),
-        ("fastmcp auto", [*python, "fastmcp", "auto"]),
-        ("ts1", [*typescript, "ts1", "legacy"]),
-        ("ts2 legacy", [*typescript, "ts2", "legacy"]),
-        ("ts2 auto", [*typescript, "ts2", "auto"]),
-    )
-    return (
-        *(Client(name=name, fronts=ALL_FRONTS, run=_program(words, installed)) for name, words in kinds),
-        Client(name="inspector", fronts=frozenset({"stdio", "http", "sse"}), run=_inspector(installed)),
-    )
-
-
-def _program(words: list[str], installed: Installed) -> Callable[[Place, list[list[Any]]], list[Any]]:
-    def run(place: Place, steps: list[list[Any]]) -> list[Any]:
-        done = subprocess.run(
-            [*words, place.words(), *map(json.dumps, steps)],
-            env=environment([installed.node.parent]),
-            capture_output=True,
-            text=True,
-            timeout=STEP_S,
-            check=False,
-        )
-        said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        if not said:
-            said = [{"failed": {"code": done.returncode, "text": done.stderr[-300:], "data": None}}]
-        return (said + [said[-1]] * len(steps))[: len(steps)]
-
-    return run
-
-
-def _inspector(installed: Installed) -> Callable[[Place, list[list[Any]]], list[Any]]:
-    def run(place: Place, steps: list[list[Any]]) -> list[Any]:
-        return [_inspect(installed, place, words) for words in steps]
-
-    return run
-
-
-def _inspect(installed: Installed, place: Place, words: list[Any]) -> Any:
-    """The Inspector's CLI connects anew for every step; it has no subscription, and nothing to cancel."""
-    match words:
-        case ["list"]:
-            asked = ["--method", "tools/list"]
-        case ["call", str(name), dict(arguments)]:
-            pairs = [word for key, value in arguments.items() for word in ("--tool-arg", f"{key}={_argument(value)}")]
-            asked = ["--method", "tools/call", "--tool-name", name, *pairs]
-        case ["read", str(uri)]:
-            asked = ["--method", "resources/read", "--uri", uri]
-        case _:
-            return None
-    where = list(place.command)
-    if not where:
-        where = [place.url, "--transport", "sse" if place.sse else "http"]
-    done = subprocess.run(
-        [*installed.inspector, *where, *asked, "--format", "json"],
-        env=environment([installed.node.parent]),
-        capture_output=True,
-        text=True,
-        timeout=STEP_S,
-        check=False,
-    )
-    text = done.stdout or done.stderr
-    said = re.sub(r"\s+", " ", text).strip()
-    return {"exit": done.returncode, "said": said if len(said) < SHOWN else f"{len(said)} letters: {_digest(said)}"}
-
-
-def _digest(said: str) -> str:
-    return hashlib.sha256(plain(said).encode()).hexdigest()
-
-
-def _argument(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 _VARYING = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<session>"),
     (re.compile(r"session undefined"), "session <session>"),
@@ -286,7 +173,7 @@ def plain(outcome: Any) -> str:
 def compare(case: str, row: Row, direct: list[Any], mediated: list[Any]) -> list[Difference]:
     """Step by step."""
     return [
-        Difference(group="matrix", case=case, step=name, direct=plain(one)[:300], mediated=plain(other)[:300])
+        Difference(group="matrix", case=case, step=name, direct=plain(one), mediated=plain(other))
         for (name, _), one, other in zip(row.steps, direct, mediated, strict=True)
         if plain(one) != plain(other)
     ]

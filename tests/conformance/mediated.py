@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from attestd.daemon.config import ServerSettings, Settings
-from tests.conformance.matrix import Place
+from tests.conformance.clients import Place
 from tests.conformance.stage import Server, free_port
 from tests.support.instance import SCRIPTS, Instance, approver_digest
 

@@ -49,9 +49,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def listening(server: Server, cwd: Path) -> Iterator[str]:
-    """Start a server that listens; its URL."""
-    port = free_port()
+def listening(server: Server, cwd: Path, port: int | None = None) -> Iterator[str]:
+    """Start a server that listens, on ``port`` if it is told that elsewhere; its URL."""
+    port = port or free_port()
     words = [word.replace("{port}", str(port)) for word in server.command]
     environment = {**os.environ, **dict(server.env), "PORT": str(port)}
     log = cwd / f"{server.name}-{port}.log"

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.instance import Client, Instance, approver_digest, cause, running
+from tests.support.instance import SCRIPTS, Client, Instance, approver_digest, cause, running
 
 MIB = 1 << 20
 TROUBLE = '''\
@@ -375,6 +375,14 @@ def test_an_answer_that_is_not_mcp(instance: Instance):
 
 
 # -- clients --------------------------------------------------------------------------------------------------------
+
+
+def test_a_shim_in_an_environment_that_changes_its_imports(instance: Instance):
+    """It is no relay of ours, but gets an answer at once: the refusal of the program that it is."""
+    words = [str(SCRIPTS / "attestd-connect"), "--socket", str(instance.socket()), "echo"]
+    changed = {**instance.environment, "PYTHONPATH": "/nowhere"}
+    with instance.client(argv=words, env=changed) as client:
+        assert "relay-refused" in client.initialize()["error"]["message"]
 
 
 def test_a_client_that_sends_garbage(instance: Instance):

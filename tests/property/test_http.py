@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attestd.wire.http_request import HttpRefusal, HttpRequest, RequestReader
 from attestd.wire.http_response import event, priming
-from attestd.wire.http_rules import decoded
+from attestd.wire.repeated import decoded
 
 BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1, max_size=4)
 

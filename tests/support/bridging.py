@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from attestd.enforcement.bridge import Bridge
-from attestd.enforcement.bridge_effects import BridgeEffect, Eras, Refused, Send, Setting, Show
+from attestd.enforcement.bridge_effects import BridgeEffect, Eras, Habits, Refused, Send, Setting, Show
 from attestd.wire.model import Limits, WireError
 from attestd.wire.serialise import to_line
 from attestd.wire.server import ServerMessage, forward, parse_server_line, result_of
@@ -44,7 +44,13 @@ class Talk:
     """One bridge, its server's side as a list of what it was sent."""
 
     def __init__(
-        self, *, eras: Eras | None = None, allows: Any = lambda _: True, shared: bool = False, always: bool = True
+        self,
+        *,
+        eras: Eras | None = None,
+        allows: Any = lambda _: True,
+        shared: bool = False,
+        always: bool = True,
+        habits: Habits | None = None,
     ) -> None:
         count = itertools.count(1)
         self.eras = eras if eras is not None else Eras()
@@ -52,6 +58,7 @@ class Talk:
             limits=LIMITS,
             shared=shared,
             always=always,
+            habits=habits if habits is not None else Habits(),
             own={"name": "attestd", "version": "0"},
             new_state=lambda: f"state-{next(count)}",
             allows=allows,

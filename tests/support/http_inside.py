@@ -237,6 +237,7 @@ def serve(front: HttpFront, sock: socket.socket, caller: HttpCaller) -> HttpConn
         body_bytes=LIMITS.message_bytes,
         respond=front.respond,
         foreign=front._foreign,
+        refused=front._refused_as_http,
         ended=front._connection_ended,
     )
     front.connections.add(connection)

@@ -28,6 +28,9 @@ _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_FILES = frozenset({"proc", "sysfs"})
 _MAX_NAMES = 65536
 
+_TRIES = 1024
+"""A path with ``..`` fails with EAGAIN when anything on the machine was renamed meanwhile; the kernel says: again."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,11 +99,14 @@ class View:
         where = os.fsencode(path)
         if b"\0" in where:
             raise OSError(errno.EINVAL, "cannot open: the name contains a zero byte")
-        fd = int(_libc.syscall(_SYS_OPENAT2, self._root, where, ctypes.byref(how), ctypes.sizeof(how)))
-        if fd < 0:
+        for _ in range(_TRIES):
+            fd = int(_libc.syscall(_SYS_OPENAT2, self._root, where, ctypes.byref(how), ctypes.sizeof(how)))
+            if fd >= 0:
+                return fd
             number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        return fd
+            if number != errno.EAGAIN:
+                break
+        raise OSError(number, os.strerror(number))
 
     def stat(self, path: str) -> os.stat_result | None:
         """What the path leads to; None if it leads nowhere."""

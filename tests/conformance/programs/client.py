@@ -1,7 +1,8 @@
-"""A client made with the Python SDK or fastmcp: client.py mcp|fastmcp legacy|auto TRANSPORT STEP...
+"""A client made with the Python SDK or fastmcp: client.py mcp|fastmcp legacy|auto, and cells on standard input.
 
-TRANSPORT is JSON: {"command": [...]} or {"url": "...", "sse": true, "socket": "path of a Unix socket"}. A STEP is a JSON
-array of an operation and its arguments; one line of JSON is printed for each.
+A line is {"place": PLACE, "steps": [STEP...]}; for each, one connection, and one line of JSON with the outcome of every
+step. A PLACE is {"command": [...], "env": {...}} or {"url": "...", "sse": true, "socket": "path of a Unix socket"}; a STEP
+is an array of an operation and its arguments.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import sys
 from typing import Any
 
 import httpx2
-from fastmcp import Client as FastClient
-from fastmcp.client.transports import SSETransport, StdioTransport, StreamableHttpTransport
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
+SOON_S = 10
+CELL_S = 240
 
 
 class Session:
@@ -77,13 +78,13 @@ class Session:
         if inner.protocol_version == "2026-07-28":
             async with inner.listen(resource_subscriptions=[uri]) as events:
                 await self._call(name, arguments)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(SOON_S):
                     async for event in events:
                         return str(getattr(event, "uri", event))
         subscribe = inner.subscribe_resource
         await subscribe(uri)
         await self._call(name, arguments)
-        return await asyncio.wait_for(self.heard.get(), 10)
+        return await asyncio.wait_for(self.heard.get(), SOON_S)
 
     async def cancel(self, name: str, arguments: dict[str, Any]) -> Any:
         """Cancel a call that has begun, and go on."""
@@ -93,7 +94,7 @@ class Session:
             started.set()
 
         task = asyncio.ensure_future(self._call(name, arguments, progress=progress))
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), SOON_S)
         task.cancel()
         ended = "answered"
         with contextlib.suppress(asyncio.CancelledError):
@@ -121,7 +122,7 @@ def failed(raised: BaseException) -> dict[str, Any]:
 
 def opened(kind: str, mode: str, place: dict[str, Any], told: Any) -> Any:
     """The client of an SDK."""
-    command, url, socket = place.get("command"), place.get("url"), place.get("socket")
+    socket = place.get("socket")
 
     def http(headers: Any = None, timeout: Any = None, auth: Any = None, **_: Any) -> httpx2.AsyncClient:
         if socket is None:
@@ -129,40 +130,60 @@ def opened(kind: str, mode: str, place: dict[str, Any], told: Any) -> Any:
         way = httpx2.AsyncHTTPTransport(uds=socket)
         return httpx2.AsyncClient(headers=headers, timeout=timeout or TIMEOUT_S, transport=way)
 
-    if kind == "fastmcp":
-        if command is not None:
-            transport: Any = StdioTransport(command[0], command[1:], keep_alive=False, env=dict(os.environ))
-        else:
-            transport = (SSETransport if place.get("sse") else StreamableHttpTransport)(url, httpx_client_factory=http)
-        return FastClient(transport, mode=mode, timeout=TIMEOUT_S, message_handler=told)
-    target: Any
-    if command is not None:
-        target = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
-    elif place.get("sse"):
-        target = sse_client(url, httpx_client_factory=http)
+    return (fast if kind == "fastmcp" else plain)(mode, place, told, http)
+
+
+def fast(mode: str, place: dict[str, Any], told: Any, http: Any) -> Any:
+    """Of fastmcp, whose import takes a second that the others need not wait."""
+    from fastmcp import Client as FastClient
+    from fastmcp.client.transports import SSETransport, StdioTransport, StreamableHttpTransport
+
+    if command := place.get("command"):
+        environment = {**os.environ, **place.get("env", {})}
+        transport: Any = StdioTransport(command[0], command[1:], keep_alive=False, env=environment)
     else:
-        target = streamable_http_client(url, http_client=http(), max_sse_event_size=None)
+        transport = (SSETransport if place.get("sse") else StreamableHttpTransport)(
+            place["url"], httpx_client_factory=http
+        )
+    return FastClient(transport, mode=mode, timeout=TIMEOUT_S, message_handler=told)
+
+
+def plain(mode: str, place: dict[str, Any], told: Any, http: Any) -> Any:
+    """Of the SDK."""
+    target: Any
+    if command := place.get("command"):
+        environment = {**os.environ, **place.get("env", {})}
+        target = StdioServerParameters(command=command[0], args=command[1:], env=environment)
+    elif place.get("sse"):
+        target = sse_client(place["url"], httpx_client_factory=http)
+    else:
+        target = streamable_http_client(place["url"], http_client=http(), max_sse_event_size=None)
     return Client(target, mode=mode, read_timeout_seconds=TIMEOUT_S, message_handler=told)
 
 
-async def main(kind: str, mode: str, where: str, *steps: str) -> None:
+async def cell(kind: str, mode: str, place: dict[str, Any], steps: list[list[Any]]) -> list[dict[str, Any]]:
     """Every step, on one connection."""
-    lines: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     session = Session(None, fast=kind == "fastmcp")
     try:
-        async with opened(kind, mode, json.loads(where), session.told) as client:
+        async with asyncio.timeout(CELL_S), opened(kind, mode, place, session.told) as client:
             session.client = client
-            for each in steps:
-                name, *arguments = json.loads(each)
+            for name, *arguments in steps:
                 try:
-                    lines.append({"ok": await getattr(session, name)(*arguments)})
+                    outcomes.append({"ok": await getattr(session, name)(*arguments)})
                 except Exception as error:
-                    lines.append(failed(error))
+                    outcomes.append(failed(error))
     except BaseException as error:
-        lines.append(failed(error))
-    for line in lines:
-        print(json.dumps(line))
+        outcomes.append(failed(error))
+    return (outcomes + [outcomes[-1]] * len(steps))[: len(steps)]
+
+
+def main(kind: str, mode: str) -> None:
+    """Cell by cell, each in an event loop of its own."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(asyncio.run(cell(kind, mode, asked["place"], asked["steps"]))), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -9,8 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from attestd.daemon.links import PROGRAMS
+from attestd.decision.model import Deny
 from attestd.enforcement.bridged import BridgedLink
 from attestd.enforcement.link import ServerError, StreamLink
+from attestd.errors import Cause
 from attestd.launch.protocol import LaunchError
 from tests.support.daemons import Inside
 
@@ -46,6 +49,29 @@ async def test_what_cannot_be_opened_is_trouble(inside: Inside):
         await inside.daemon.links.open(front, session)
     assert front.trouble
     assert inside.daemon.troubles.seen(None)[-1][1] == front.trouble
+
+
+async def test_what_a_program_does_is_remembered_for_so_many(inside: Inside):
+    """Its habits are one object at every server, until a thousand others were seen since."""
+    first = inside.daemon.links.habits("first")
+    first.said("server/discover", refused=True)
+    for number in range(PROGRAMS - 1):
+        inside.daemon.links.habits(str(number))
+    assert inside.daemon.links.habits("first").modern_only
+    for number in range(PROGRAMS):
+        inside.daemon.links.habits(str(number))
+    assert not inside.daemon.links.habits("first").modern_only
+
+
+async def test_a_refusal_tells_of_the_program(inside: Inside):
+    """Who is refused at server/discover for want of a grant, and says nothing else, speaks the modern era only."""
+    await inside.granted()
+    (session,) = inside.daemon.sessions.values()
+    caller, habits = session.caller, inside.daemon.links.habits(session.caller.result.program)
+    habits.falls_back = False  # as it was before it was granted
+    for method, modern_only in (("server/discover", True), ("initialize", False)):
+        inside.daemon.pend(caller, method, "", Deny(cause=Cause.NO_GRANT, detail=""), 0)
+        assert habits.modern_only is modern_only
 
 
 def descriptors() -> int:

@@ -48,14 +48,13 @@ def test_only_the_examined_input_is_taken(examined: bool):
     ours.close()
 
 
-def test_nothing_is_taken_of_a_stranger():
-    """What is no relay of ours keeps its place, and its descriptors are closed."""
-    holders = InputHolders(kind="socket", pids=(), complete=True, ino=1)
-    evidence = evidence_of(python_client(pid=os.getpid()), shell(), terminal(), input=holders)
-    stranger = Attested(
-        evidence=evidence, result=appraise(evidence, shipped_table(), REFERENCES, NAMING), watch=Recorded()
-    )
+def test_who_is_no_relay_is_declined():
+    """Whatever it offers is closed."""
     ours, theirs = socket.socketpair()
-    with ours:
-        assert taken(stranger, (theirs.detach(),)) is None
-        assert ours.recv(1) == b""
+    evidence = evidence_of(python_client(pid=os.getpid()), shell(), terminal())
+    caller = Attested(
+        evidence=evidence, result=appraise(evidence, shipped_table(), REFERENCES, NAMING), watch=FakeWatch()
+    )
+    assert taken(caller, (os.dup(theirs.fileno()), theirs.detach())) is None
+    assert ours.recv(1) == b""
+    ours.close()

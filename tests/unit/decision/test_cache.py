@@ -10,7 +10,7 @@ import pytest
 from attestd.decision.cache import FIELDS, DecisionCache, context_reads, projection
 from attestd.decision.model import Deny, Permit, RequestContext, ServerFacts, ToolFacts
 from attestd.errors import Cause
-from tests.support.policies import ask, make_context, make_engine, make_subject, tool
+from tests.support.policies import TIME, ask, make_context, make_engine, make_subject, tool
 from tests.support.results import NOW, make_grant
 
 
@@ -141,6 +141,31 @@ def test_readers_of_the_time_are_not_remembered():
     for _ in range(2):
         assert not ask(engine, subject, tool("get")).cached
     assert isinstance(ask(engine, subject, tool("get"), now_ns=0), Deny)
+
+
+def test_what_is_remembered_without_a_context():
+    """``remembered`` says what ``decide`` says, of this subject as long as its grants last; else it says nothing."""
+    end = NOW + 1_000_000_000
+    engine = make_engine()
+    subject = make_subject(engine, make_grant(lifetime="until", until_ns=end))
+    assert engine.remembered(subject, TIME, tool("get"), None, NOW) is None
+    for name in ("get", "set"):
+        ask(engine, subject, tool(name))
+        assert engine.remembered(subject, TIME, tool(name), None, NOW) == ask(engine, subject, tool(name))
+    assert isinstance(engine.remembered(subject, TIME, tool("get"), None, end - 1), Permit)
+    assert engine.remembered(subject, TIME, tool("get"), None, end) is None
+    assert engine.remembered(subject, TIME, tool("get"), ToolFacts(read_only=True), NOW) is None
+    assert engine.remembered(make_subject(engine, make_grant()), TIME, tool("get"), None, NOW) is None
+    assert make_engine().remembered(subject, TIME, tool("get"), None, NOW) is None
+
+
+def test_policies_that_read_the_context_are_not_answered_without():
+    """Where any policy reads any of it, only ``decide`` answers, although it remembers."""
+    engine = make_engine('@id("n") forbid (principal, action, resource) when { context.hour < 6 };')
+    subject = make_subject(engine, make_grant())
+    ask(engine, subject, tool("get"))
+    assert ask(engine, subject, tool("get")).cached
+    assert engine.remembered(subject, TIME, tool("get"), None, NOW) is None
 
 
 def test_errors_are_not_remembered():

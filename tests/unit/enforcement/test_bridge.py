@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attestd.enforcement.bridge import Stage
-from attestd.enforcement.bridge_effects import Eras
+from attestd.enforcement.bridge_effects import Eras, Habits
 from attestd.enforcement.effects import UnansweredError
 from attestd.errors import Cause
 from attestd.wire.model import WireError
@@ -74,6 +74,25 @@ def test_a_client_that_does_not_fall_back():
     assert talk.modern("tools/list", 2).sent[0]["method"] == "initialize"
     talk.server(id="attestd-initialize", result=handshake())
     assert talk.sent[1]["method"] == "tools/list"
+
+
+def test_a_program_that_never_falls_back():
+    """After one refusal that no initialize followed, its server/discover is answered in the legacy server's place."""
+    habits = Habits()
+    Talk(always=False, habits=habits).modern("server/discover", 1).server(id=1, error=REFUSES)
+    again = Talk(always=False, habits=habits, eras=Eras(modern=False))
+    assert again.modern("server/discover", 1).sent[0]["method"] == "initialize"
+    again.server(id="attestd-initialize", result=handshake())
+    assert again.shown[0]["result"]["supportedVersions"] == [MODERN]
+
+
+def test_a_program_that_falls_back_on_another_connection():
+    """Some clients ask server/discover on a connection of its own, and say initialize on the next: no translation."""
+    habits = Habits()
+    Talk(always=False, habits=habits).modern("server/discover", 1).server(id=1, error=REFUSES)
+    Talk(always=False, habits=habits).client("initialize", 2, **INITIALIZE).server(id=2, result=handshake())
+    again = Talk(always=False, habits=habits).modern("server/discover", 1).server(id=1, error=REFUSES)
+    assert again.shown[0]["error"] == REFUSES
 
 
 def test_a_modern_request_without_discovery():

@@ -223,3 +223,23 @@ async def test_closing_ends_everything(peer: HttpPeer, client: HttpClient):
     with pytest.raises(HttpError):
         await client.prepare()
     assert client.connections == 0
+
+
+async def test_idle_connections_are_closed(peer: HttpPeer, client: HttpClient, monkeypatch: pytest.MonkeyPatch):
+    """Connections are kept for their moment, and then closed though nobody asks for one."""
+    for wait, kept in ((1000.0, 1), (0.01, 0)):
+        monkeypatch.setattr(http_client, "IDLE_S", wait)
+        task = post(client)
+        caller = await peer.caller()
+        await caller.request()
+        await caller.answer(200, b"ok")
+        exchange = await task
+        assert await exchange.content(10) == b"ok"
+        exchange.close()
+        if kept:
+            client._swept()
+            assert client.connections == kept
+            client.close()
+            client = HttpClient(asyncio.get_running_loop(), PlainDoor(peer.port))
+        assert await caller.ended()
+        assert client.connections == 0

@@ -69,6 +69,39 @@ async def test_a_session_is_the_processs_own(inside: HttpInside):
     assert inside.refusals == [("time", Cause.NOT_FOUND)] * 6
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "cause"),
+    [
+        (
+            "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
+            400,
+            Cause.MALFORMED,
+        ),
+        ("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999", 413, Cause.TOO_LARGE),
+        ("POST /mcp HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example", 403, Cause.NOT_FOUND),
+        ("POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain", 415, Cause.MALFORMED),
+        (f"POST /{'x' * 3000} HTTP/1.1\r\nHost: localhost", 414, Cause.TOO_LARGE),
+    ],
+)
+async def test_what_is_refused_as_http_is_recorded(inside: HttpInside, head: str, status: int, cause: Cause):
+    """There is no message to decide about, but somebody who tried."""
+    web = inside.connect()
+    await web.send(f"{head}\r\n\r\n".encode())
+    assert (await web.response()).status == status
+    assert inside.refusals == [("time", cause)]
+
+
+async def test_an_event_of_another_session_is_recorded(inside: HttpInside):
+    """As what is not there."""
+    web = inside.connect()
+    session = await inside.session(web)
+    answer = await web.ask(
+        None, method="GET", mcp_session_id=session, last_event_id="ab.0.1", accept="text/event-stream"
+    )
+    assert answer.status == 404
+    assert inside.refusals == [("time", Cause.NOT_FOUND)]
+
+
 async def test_a_session_is_of_one_server(inside: HttpInside):
     """Its id means nothing on another one."""
     web = inside.connect(unix=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -266,6 +267,21 @@ async def test_http_and_sse(inside: HttpInside):
     stream.far.close()
     await until(lambda: inside.sessions == [])
     assert (await post.ask(call(3), address["data"])).status == 404
+
+
+async def test_http_and_sse_is_of_the_legacy_era(inside: HttpInside):
+    """A client of both eras that asks server/discover there is told to fall back; the server is not asked."""
+    stream, post = inside.connect(), inside.connect()
+    await stream.post(None, "/sse", "GET")
+    address = (await stream.response(1)).events[0]["data"]
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    discover = {"jsonrpc": "2.0", "id": 0, "method": "server/discover", "params": {"_meta": meta}}
+    assert (await post.ask(discover, address)).status == 202
+    refused = json.loads((await stream.response(2)).events[1]["data"])
+    assert (refused["id"], refused["error"]["code"]) == (0, -32601)
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+    assert (await post.ask(hello, address)).status == 202
+    assert (await inside.forwarded())["method"] == "initialize"
 
 
 async def test_changed_grants_are_told_on_the_clients_stream(inside: HttpInside):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,14 @@ from attestd.kernel.linux.view import View, label
 from tests.support.interpreted import SAY, interpreter, running, written
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+RENAMES = """
+import os, sys
+print("!", end="", flush=True)
+while True:
+    os.rename(sys.argv[1], sys.argv[2])
+    os.rename(sys.argv[2], sys.argv[1])
+"""
 
 
 @contextmanager
@@ -81,3 +90,21 @@ def test_links_stay_inside_the_root_of_the_process(tmp_path: Path):
         for path in ("/link", "/../../etc/passwd", view.absolute("passwd")):
             assert view.read(path, 100) == b"theirs"
         assert view.inside(f"{root}/link") == "/link"
+
+
+def test_renames_elsewhere_do_not_hide_a_file(tmp_path: Path):
+    """A path with ``..`` is found however much is renamed on the machine: the kernel then says to try again."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "one").write_text("", encoding="utf-8")
+    path = f"{tmp_path}/" + "deep/../" * 16 + "file"
+    words = [sys.executable, "-c", RENAMES, str(tmp_path / "one"), str(tmp_path / "two")]
+    busy = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert busy.stdout is not None
+    try:
+        assert busy.stdout.read(1) == b"!"
+        with own_view() as view:
+            assert all(view.is_file(path) for _ in range(40_000))
+    finally:
+        busy.kill()
+        busy.communicate()

@@ -45,7 +45,8 @@ def test_every_method_of_every_revision_classifies(revision: str):
                 assert request.lists is row.lists
             else:
                 error = refused_call(*arguments, revision=revision, era=era)
-                assert (error.cause, error.rpc_code) == (Cause.UNKNOWN_METHOD, -32601)
+                code = -32022 if row.name == "initialize" else -32601  # which names the revision that is spoken
+                assert (error.cause, error.rpc_code) == (Cause.UNKNOWN_METHOD, code)
 
 
 @pytest.mark.parametrize(
@@ -314,12 +315,14 @@ def test_revisions_that_attestd_does_not_speak():
 
 
 def test_mixed_eras():
-    """After initialize the legacy tables decide; after a modern answer initialize does not exist."""
+    """After initialize the legacy tables decide; after a modern answer initialize is told the modern revision."""
     assert refused_call("server/discover", {}, revision="2025-11-25", era=Era.LEGACY, modern=True).rpc_code == -32601
     assert refused_call("subscriptions/listen", {"notifications": {}}, era=Era.LEGACY, modern=True).rpc_code == -32601
     request = call("tools/call", {"name": "echo"}, revision="2025-11-25", era=Era.LEGACY, modern=True)
     assert request.targets[0].name == "echo"
-    assert refused_call("initialize", {}, era=Era.MODERN).rpc_code == -32601
+    late = refused_call("initialize", {"protocolVersion": "2025-11-25"}, era=Era.MODERN)
+    assert late.rpc_code == -32022
+    assert late.data == {"supported": ["2026-07-28"], "requested": "2025-11-25"}
     assert refused_call("ping", {}, revision="2026-07-28", era=Era.MODERN).rpc_code == -32601
 
 
@@ -358,3 +361,26 @@ def test_what_was_looked_up_once_holds_for_its_own_revision_and_era_only():
         with pytest.raises(WireError) as told:
             classify(notification, REVISIONS[0], Era.LEGACY)
         assert {caught.value.cause for caught in (modern, unspoken, told)} == {Cause.UNKNOWN_METHOD}
+
+
+@pytest.mark.parametrize("declared", [None, 7, "", "2025-11-25", "1999-01-01", ["2026-07-28"]])
+def test_a_row_found_before_admits_no_other_revision(declared: Any):
+    """What one message declared is not taken for the next one's."""
+    assert call("tools/call", {"name": "echo"}, modern=True).revision == "2026-07-28"
+    assert call("tools/call", {"name": "echo"}).revision is None
+    params = {"name": "echo", "_meta": {**MODERN_META, "io.modelcontextprotocol/protocolVersion": declared}}
+    error = refused_call("tools/call", params)
+    assert (error.cause, error.rpc_code) == (Cause.UNKNOWN_METHOD, -32022)
+
+
+@pytest.mark.parametrize(
+    "meta", [ABSENT, {}, MODERN_META, {"progressToken": "p"}, {**MODERN_META, "progressToken": 3}, {"note": 1}]
+)
+@pytest.mark.parametrize("arguments", [ABSENT, None, {}, {"a": [1]}])
+def test_the_short_way_says_what_the_long_way_says(meta: Any, arguments: Any):
+    """A key that means nothing leads a call the long way; nothing else of it differs."""
+    params = {"name": "echo"} | ({} if meta is ABSENT else {"_meta": meta})
+    params |= {} if arguments is ABSENT else {"arguments": arguments}
+    short, long = call("tools/call", params), call("tools/call", {**params, "note": 1})
+    told = [each for each in short.__struct_fields__ if each != "message"]
+    assert {each: getattr(short, each) for each in told} == {each: getattr(long, each) for each in told}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.inbound import decode_header_value, encode_header_value, mcp_param_headers, x_mcp_header_map
 
-from attestd.wire.outgoing_headers import encoded, modern_headers, modern_revision
-from attestd.wire.repeated import annotations_of
+from attestd.wire.outgoing_headers import modern_headers, modern_revision
+from attestd.wire.repeated import annotations_of, encoded
 
 META = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from attestd.wire.model import WireError
-from attestd.wire.param_headers import annotated, demand_params
+from attestd.wire.param_headers import demand_params
+from attestd.wire.repeated import annotated
 from tests.unit.wire.test_http_rules import message, request
 
 SCHEMA = {
