@@ -61,7 +61,8 @@ def main(words: list[str]) -> int:
             removing.upgraded(system, report, next_deb)
             removing.removed(system, report, next_deb)
         if report.wants("guide"):
-            removing.apt(system, "purge")
+            if system.path("/var/lib/dpkg/info/attestd.list").exists():
+                removing.apt(system, "purge")
             following.check(system, report, next_deb)
     return report.end()
 

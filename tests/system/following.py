@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.repository import ROOT
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
+from tests.system.stage import agent, cause_of, grant
 
 GUIDE = ROOT / "docs" / "guides" / "operations.md"
 FENCE = "```"
@@ -45,8 +46,12 @@ def check(machine: Machine, report: Report, deb: Path) -> None:
         expect(promised <= set(sections), f"without commands: {promised - set(sections)}")
     for section, lines in sections.items():
         with report.check(f"the operations guide works as written: {section}") as figures:
+            if section == "Incidents":
+                grant(machine, "alice", "clock")
             for line in lines:
-                machine.run(
-                    "bash", "-o", "pipefail", "-c", f"export DEBIAN_FRONTEND=noninteractive; {line}", seconds=300
-                )
+                shell = ("bash", "-o", "pipefail", "-c", f"export DEBIAN_FRONTEND=noninteractive; {line}")
+                machine.run(*shell, seconds=300)
+            if section == "Incidents":
+                seen = agent(machine, "alice", "once", "clock")
+                expect(cause_of(seen) == "no_grant", f"everything was revoked, and alice is told: {seen}")
             figures.append(f"{len(lines)} commands")

@@ -192,7 +192,7 @@ def _full(machine: Machine, report: Report) -> None:
                 "a refusal that says why",
             )
             said = machine.out(*CTL, "status")
-            expect("no space left" in said.lower(), f"status does not say why: {said}")
+            expect("the disk is full" in said, f"status does not say why: {said}")
             expect(machine.main_pid() == first, "the daemon was replaced, which cures no disk")
             machine.run("rm", f"{STATE}/filler")
             until(lambda: bool(agent(machine, "alice", "once", "echo")["ok"]), "served again")

@@ -27,7 +27,7 @@ SERVERS = {
     "echo": 'command = ["/opt/mcp/bin/echo"]',
     "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
 }
-TOOL = {"time": "get_current_time", "echo": "echo", "soak": "echo"}
+TOOL = {"time": "get_current_time", "clock": "get_current_time", "echo": "echo", "soak": "echo"}
 
 Seen = dict[str, object]
 
@@ -84,7 +84,7 @@ def agent(
     machine: Machine, user: str, mode: str, server: str, *more: str, tool: str = "", seconds: float = 120
 ) -> Seen:
     """What an agent of a user came to, in its own words."""
-    arguments = json.dumps(TIME if server == "time" else {"said": "hello"})
+    arguments = json.dumps(TIME if server in {"time", "clock"} else {"said": "hello"})
     words = (AGENT, mode, server, tool or TOOL[server], arguments, *more)
     done = machine.run(*words, user=user, seconds=seconds, check=False, shell=True)
     lines = done.stdout.splitlines()

@@ -7,6 +7,7 @@ agent.py soak SERVER TOOL ARGUMENTS N M        N sessions of M calls each, one a
 agent.py shell WORDS…                          runs a command as an agent's shell tool does
 """
 
+import contextlib
 import json
 import select
 import socket
@@ -66,7 +67,8 @@ class Session:
 
     def close(self):
         """The client ends."""
-        self._out.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended first, with bytes of ours unsent
+            self._out.close()
         self._shim.wait()
         self._in.close()
 
