@@ -68,9 +68,9 @@ def verify_owner(*directories: str) -> None:
 
 
 def is_bpf(path: str) -> bool:
-    """Whether a directory lies in a BPF file system."""
+    """Whether a directory lies in a BPF file system, be it one that we may not list, such as ``ensure_root`` mounts."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
