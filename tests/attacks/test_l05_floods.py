@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from attestd.launch.system import CONNECTIONS
+from tests.support.attackers import until
 from tests.support.system_launcher import ALICE, DAEMON_UID, Daemon, House, Started, acting_as, client, send
 
 pytestmark = [pytest.mark.attack("L5"), pytest.mark.root]
@@ -92,7 +93,7 @@ def test_a_flood_of_refused_orders_costs_nothing(house: House, daemon: Daemon):
             order = daemon.order("nosuch", alice)
             assert order.word()[0] == "refused"
             order.close()
-        assert descriptors(served) == before
+        until(lambda: descriptors(served) <= before, "the end of the last order")
         assert Path(f"/proc/{served}/task/{served}/children").read_text() == ""
         assert daemon.order("tell", alice).word()[0] == "started"
 
@@ -120,14 +121,14 @@ def test_a_flood_of_connections(house: House, daemon: Daemon):
         for _ in range(100):
             again = Daemon(house)
             order = Started()
-            try:
-                with acting_as(DAEMON_UID):
+            taken = True
+            with acting_as(DAEMON_UID):
+                try:
                     send(again.control, b"start\0tell", [*order.theirs, alice])
-            except BrokenPipeError:
-                served = False
-            else:
-                order.sent()
-                served = order.word()[0] == "started"
+                except BrokenPipeError:
+                    taken = False
+            order.sent()
+            served = taken and order.word()[0] == "started"
             order.close()
             again.close()
             if served:
