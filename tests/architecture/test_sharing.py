@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -137,3 +138,18 @@ def test_the_tables_name_files():
     assert [path for path in FIRST if not (ROOT / path).is_file()] == []
     tests = [f"/{name(path)}" for path in files(".py", below="tests") if path.name.startswith("test_")]
     assert [part for part in ONE_BY_ONE if not any(part in path for path in tests)] == []
+
+
+def test_nobody_asks_who_it_is_at_import():
+    """Tests run in a fork of the process that imported them, so a pid that a module asked for is another's."""
+    asking = [
+        f"{name(path)}:{node.lineno}"
+        for path in files(".py", below="tests")
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.Assign | ast.AnnAssign)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"getpid", "getppid", "gettid", "get_native_id"}
+        and not any(isinstance(inner, ast.Lambda) for inner in ast.walk(statement))
+    ]
+    assert asking == []

@@ -116,7 +116,7 @@ class HttpInside:
             limits=lambda: LIMITS,
             origins=lambda: ("http://page.example",),
             sessions_per_uid=lambda: self.limit,
-            annotations=lambda _server, tool: {("region",): "Region"} if tool == "regional" else {},
+            annotations=lambda _server, _uid, tool: {("region",): "Region"} if tool == "regional" else {},
             opener=self._open,
             refused=lambda server, _peer, cause, _text: self.refusals.append((server, cause)),
             left=self._left,

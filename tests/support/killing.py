@@ -119,4 +119,7 @@ def run(words: Sequence[str], trace: Path, kill: Kill | None, said: Path) -> Non
 
 
 def _traced(task: Path) -> bool:
-    return "TracerPid:\t0\n" not in (task / "status").read_text(encoding="utf-8")
+    try:
+        return "TracerPid:\t0\n" not in (task / "status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # that thread has ended: there is nothing to hold

@@ -12,7 +12,10 @@ import pytest
 from attestd.launch.ordered import peer_of, receive
 from tests.support.system_launcher import Started, send
 
-ME = (os.getpid(), os.getuid())
+
+def me() -> tuple[int, int]:
+    """This process; asked each time, since tests may run in a fork of what imported them."""
+    return os.getpid(), os.getuid()
 
 
 class Pair:
@@ -23,12 +26,12 @@ class Pair:
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.order = Started()
 
-    def refused(self, message: bytes, fds: list[int], writer: tuple[int, int] = ME) -> str:
+    def refused(self, message: bytes, fds: list[int], writer: tuple[int, int] | None = None) -> str:
         """Why what is sent is no order; nothing that came with it stays open."""
         before = len(list(Path("/proc/self/fd").iterdir()))
         send(self.far, message, fds)
         with pytest.raises(ConnectionError) as found:
-            receive(self.ours, writer)
+            receive(self.ours, writer or me())
         assert len(list(Path("/proc/self/fd").iterdir())) == before
         return str(found.value)
 
@@ -52,7 +55,7 @@ def test_an_order(pair: Pair):
     client = os.pidfd_open(os.getpid())
     for fds in (pair.order.theirs, [*pair.order.theirs, client]):
         send(pair.far, b"start\0a.b-c_1", fds)
-        received = receive(pair.ours, ME)
+        received = receive(pair.ours, me())
         assert received is not None
         name, found = received
         assert (name, len(found)) == ("a.b-c_1", len(fds))
@@ -62,17 +65,17 @@ def test_an_order(pair: Pair):
             os.close(fd)
     os.close(client)
     pair.far.shutdown(socket.SHUT_RDWR)
-    assert receive(pair.ours, ME) is None
+    assert receive(pair.ours, me()) is None
 
 
 def test_who_connected(pair: Pair):
     """The kernel names the process and its uid."""
-    assert peer_of(pair.ours) == ME
+    assert peer_of(pair.ours) == me()
 
 
 def test_another_writer(pair: Pair):
     """An order of another process or uid than the one that connected is none."""
-    for writer in ((ME[0] + 1, ME[1]), (ME[0], ME[1] + 1)):
+    for writer in ((me()[0] + 1, me()[1]), (me()[0], me()[1] + 1)):
         assert "got a message of process" in pair.refused(b"start\0a", pair.order.theirs, writer)
 
 
