@@ -154,7 +154,7 @@ def _found_row(message: Message, method: str, revision: str | None, era: Era) ->
         )
     effective = era if era is not Era.UNKNOWN else own
     notification = message.kind is Kind.NOTIFICATION
-    if method == "initialize" and effective is Era.MODERN and not notification:
+    if method == "initialize" and effective is Era.MODERN and own is not Era.MODERN and not notification:
         raise unsupported(message, declared_revision(message))
     return client_method(method, notification=notification, revision=known, era=effective, request_id=message.id)
 
