@@ -323,6 +323,8 @@ def test_mixed_eras():
     late = refused_call("initialize", {"protocolVersion": "2025-11-25"}, era=Era.MODERN)
     assert late.rpc_code == -32022
     assert late.data == {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+    for era in (Era.MODERN, Era.UNKNOWN):  # what says itself that it is modern knows that it does not exist there
+        assert refused_call("initialize", {"protocolVersion": "2026-07-28"}, era=era, modern=True).rpc_code == -32601
     assert refused_call("ping", {}, revision="2026-07-28", era=Era.MODERN).rpc_code == -32601
 
 
