@@ -256,12 +256,12 @@ class HttpFront:
         for session in self._kept.get((server, *caller.bound), ()):
             fits = session.kind == "pool" and session.modern is modern and session.open
             if fits and (request_id is None or not session.has(request_id)):
-                session.submit(exchange, line)
+                session.submit(exchange, line, request_id)
                 return
         opened = self._open(exchange, server, "pool", secrets.token_hex(8))
         if opened is not None:
             opened.modern = modern
-            opened.submit(exchange, line)
+            opened.submit(exchange, line, request_id)
 
     def _of_session(self, exchange: HttpExchange, server: str) -> None:
         """GET and DELETE."""

@@ -54,7 +54,7 @@ _OWN_STREAM = frozenset(
 class Call:
     """One exchange that brought messages, and the answers that it waits for."""
 
-    __slots__ = ("awaits", "batch", "exchange", "line", "marks", "said", "since", "stream")
+    __slots__ = ("asked", "awaits", "batch", "exchange", "line", "marks", "said", "since", "stream")
 
     def __init__(self, exchange: HttpExchange | None, line: Line | WireError, marks: Marks, now: float) -> None:
         self.exchange = exchange
@@ -68,6 +68,8 @@ class Call:
         self.stream: int | None = None
         """In the log, once it is a stream."""
         self.since = now
+        self.asked: str | int | None = None
+        """The id of its request, for as long as it waits to be mediated."""
 
 
 class HttpSession:
@@ -117,9 +119,10 @@ class HttpSession:
 
     # -- the client's side ------------------------------------------------------------------------------------------
 
-    def submit(self, exchange: HttpExchange, line: Line | WireError) -> None:
-        """One POST: mediate what it brought, now or when the server takes it."""
+    def submit(self, exchange: HttpExchange, line: Line | WireError, asked: str | int | None = None) -> None:
+        """One POST: mediate what it brought, now or when the server takes it; ``asked``: the id of its request."""
         call = Call(exchange, line, exchange.connection.caller.marks, self._loop.time())
+        call.asked = asked
         exchange.gone = lambda: self._left(call)
         if self.kind == "events":
             exchange.accepted()
@@ -207,8 +210,9 @@ class HttpSession:
         return compare_digest(told.encode(), self.secret.encode())
 
     def has(self, request_id: str | int) -> bool:
-        """Whether a request with this id waits."""
-        return request_id in self.session.outstanding or request_id in self._calls
+        """Whether a request with this id waits, for its answer or for its turn."""
+        waiting = request_id in self.session.outstanding or request_id in self._calls
+        return waiting or any(call.asked == request_id for call in self._queue)
 
     # -- the server's side: implements ``link.LinkOwner`` -----------------------------------------------------------
 

@@ -201,6 +201,27 @@ async def test_one_id_twice_needs_two_sessions(inside: HttpInside):
     assert {(await web.response()).json["id"] for web in webs} == {1}
 
 
+async def test_an_id_that_waits_for_its_turn_is_taken(inside: HttpInside):
+    """A request that is not mediated yet has its id already: another one with that id gets another session."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+    webs = [inside.connect() for _ in range(3)]
+    await webs[0].post({**body, "id": 0}, **MODERN, mcp_method="tools/list")
+    await until(lambda: len(inside.backs) == 1)
+    (session,) = (each for kept in inside.front._kept.values() for each in kept)
+    session._current = session._calls[0]  # as while the server takes nothing
+    for web in webs[1:]:
+        await web.post(body, **MODERN, mcp_method="tools/list")
+    await until(lambda: len(inside.backs) == 2)
+    assert [call.asked for call in session._queue] == [1]
+    session._current = None
+    session._drain()
+    for back, count in zip(inside.backs, (2, 1), strict=True):
+        for _ in range(count):
+            asked = await back.far.message()
+            await back.far.send({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": [], "ttlMs": 1}})
+    assert [(await web.response()).json["id"] for web in webs] == [0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("keys", "status"),
     [
