@@ -25,6 +25,7 @@ CURRENT = "current"
 _BPF_MAGIC = 0xCAFE4A11
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_O_PATH = 0o10000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -70,7 +71,7 @@ def verify_owner(*directories: str) -> None:
 def is_bpf(path: str) -> bool:
     """Whether a directory lies in a BPF file system, be it one that we may not list, such as ``ensure_root`` mounts."""
     try:
-        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, _O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
