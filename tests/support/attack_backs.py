@@ -30,6 +30,21 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
     """Over standard streams; empty if it listens."""
     url: str = ""
     log: Path
+    process: subprocess.Popen[bytes] | None = None
+    """Of one that listens."""
+
+    @property
+    def output(self) -> Path:
+        """What one that listens prints."""
+        return self.log.with_suffix(".out")
+
+    def condition(self) -> str:
+        """Of one that listens: whether it lives, and what it printed last."""
+        if self.process is None:
+            return "started for each session"
+        code = self.process.poll()
+        words = self.output.read_text(encoding="utf-8", errors="replace")[-600:]
+        return f"{'lives' if code is None else f'ended with {code}'}, printed {words!r}"
 
     @property
     def kind(self) -> str:
@@ -78,9 +93,10 @@ def backs(root: Path, names: Sequence[str] = ()) -> Iterator[dict[str, Back]]:
                 found[name] = Back(name=name, command=tuple(words), log=log)
                 continue
             port = free_port()
-            stack.enter_context(listening([*words, str(port)]))
+            process = stack.enter_context(listening([*words, str(port)], log=log.with_suffix(".out")))
             path = "/sse" if kind == "sse" else "/mcp"
-            found[name] = Back(name=name, command=(), url=f"http://127.0.0.1:{port}{path}", log=log)
+            url = f"http://127.0.0.1:{port}{path}"
+            found[name] = Back(name=name, command=(), url=url, log=log, process=process)
         for back in found.values():
             if back.url:
                 await_true(lambda port=back.port: reachable(port), f"{back.name} listens")

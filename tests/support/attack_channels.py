@@ -84,9 +84,9 @@ class Channel:
             self.tell("notifications/initialized")
             return
         for _ in range(3):
-            if "result" in self.tool("echo", text="proof").message:
+            if "result" in (answer := self.tool("echo", text="proof")).message:
                 return
-        raise AssertionError("the client could not prove itself")
+        raise AssertionError(f"the client could not prove itself: {answer}: {answer.message}")
 
     def start(self, variant: Variant) -> None:
         """Send one variant."""

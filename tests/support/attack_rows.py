@@ -70,6 +70,8 @@ class Cell:
         """Everything; what went wrong."""
         with self._field.fresh():
             self._run()
+        if self.wrong:
+            self.wrong.append(f"{self.back.name} {self.back.condition()}")
         return self.wrong
 
     def _run(self) -> None:
@@ -110,8 +112,9 @@ class Cell:
     def _check(self) -> None:
         """The session goes on, nothing was executed after all, and every refusal is on record."""
         mark = f"{self.channel.name} after"
-        if "result" not in self.channel.tool("echo", text=mark).message or not self.back.noted("echo", mark):
-            self.wrong.append("the session does not go on")
+        answer = self.channel.tool("echo", text=mark)
+        if "result" not in answer.message or not self.back.noted("echo", mark):
+            self.wrong.append(f"the session does not go on: {answer}: {answer.message}")
         for name, what, text, before in self._never:
             if self.back.noted(what, text) > before:
                 self.wrong.append(f"{name}: EXECUTED")
@@ -161,8 +164,9 @@ class Cell:
         self.channel.start(call)
         thief.tell("notifications/cancelled", requestId=json.loads(call.body)["id"])
         self._owed["not_outstanding"] += 1
-        if "result" not in self.channel.finish().message or not self.back.noted("slow", mark):
-            self.wrong.append("W9 request: cancelled by another")
+        answer = self.channel.finish()
+        if "result" not in answer.message or not self.back.noted("slow", mark):
+            self.wrong.append(f"W9 request: cancelled by another: {answer}: {answer.message}")
 
     def _state(self) -> None:
         """W12: what one client left is there for it, and for nobody else."""
