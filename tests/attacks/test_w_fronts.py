@@ -63,9 +63,16 @@ def cells() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("front", "back"), cells())
-def test_every_row(open_field: Field, front: str, back: str):
+def test_every_row(open_field: Field, front: str, back: str, capsys: pytest.CaptureFixture[str]):
     """Each variant of each row is refused for its cause and recorded; the server executes none; the session goes on."""
-    assert Cell(open_field, front, back).run() == []
+    wrong = Cell(open_field, front, back).run()
+    serving = open_field.backs[back].serving
+    if wrong and serving is not None and not serving.lives:  # nothing was shown: somebody else's server has ended
+        with capsys.disabled():
+            print(f"\n{front} {back} is run again: {wrong}")
+        with serving.again():
+            wrong = Cell(open_field, front, back).run()
+    assert wrong == []
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -22,6 +22,54 @@ BACKS = ("python-stdio", "python-http", "ts1-stdio", "ts1-http", "ts1-sse", "ts2
 WAIT_S = 60.0
 
 
+class Serving:
+    """A server that listens on a port, and can be started again if it ended by itself."""
+
+    def __init__(self, words: Sequence[str], port: int, output: Path) -> None:
+        self._words = list(words)
+        self._port = port
+        self._output = output
+        self._start()
+
+    def _start(self) -> None:
+        with self._output.open("ab") as out:
+            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Start it once more, for as long as the context lasts."""
+        self._start()
+        try:
+            self.ready()
+            yield
+        finally:
+            self.end()
+
+    def ready(self) -> None:
+        """Wait until it listens."""
+        await_true(lambda: reachable(self._port), f"{self._words[-1]} listens")
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def condition(self) -> str:
+        """Whether it lives, and what it printed last."""
+        words = self._output.read_text(encoding="utf-8", errors="replace")[-600:]
+        return f"{'lives' if self.lives else f'ended with {self._process.returncode}'}, printed {words!r}"
+
+    def end(self) -> None:
+        """End it, and wait for it."""
+        self._process.terminate()
+        try:
+            self._process.wait(3)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
 class Back(msgspec.Struct, frozen=True, kw_only=True):
     """One server."""
 
@@ -30,21 +78,8 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
     """Over standard streams; empty if it listens."""
     url: str = ""
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    serving: Serving | None = None
     """Of one that listens."""
-
-    @property
-    def output(self) -> Path:
-        """What one that listens prints."""
-        return self.log.with_suffix(".out")
-
-    def condition(self) -> str:
-        """Of one that listens: whether it lives, and what it printed last."""
-        if self.process is None:
-            return "started for each session"
-        code = self.process.poll()
-        words = self.output.read_text(encoding="utf-8", errors="replace")[-600:]
-        return f"{'lives' if code is None else f'ended with {code}'}, printed {words!r}"
 
     @property
     def kind(self) -> str:
@@ -93,13 +128,13 @@ def backs(root: Path, names: Sequence[str] = ()) -> Iterator[dict[str, Back]]:
                 found[name] = Back(name=name, command=tuple(words), log=log)
                 continue
             port = free_port()
-            process = stack.enter_context(listening([*words, str(port)], log=log.with_suffix(".out")))
-            path = "/sse" if kind == "sse" else "/mcp"
-            url = f"http://127.0.0.1:{port}{path}"
-            found[name] = Back(name=name, command=(), url=url, log=log, process=process)
+            serving = Serving([*words, str(port)], port, log.with_suffix(".out"))
+            stack.callback(serving.end)
+            url = f"http://127.0.0.1:{port}{'/sse' if kind == 'sse' else '/mcp'}"
+            found[name] = Back(name=name, command=(), url=url, log=log, serving=serving)
         for back in found.values():
-            if back.url:
-                await_true(lambda port=back.port: reachable(port), f"{back.name} listens")
+            if back.serving is not None:
+                back.serving.ready()
         yield found
 
 

@@ -68,10 +68,13 @@ class Cell:
 
     def run(self) -> list[str]:
         """Everything; what went wrong."""
-        with self._field.fresh():
-            self._run()
-        if self.wrong:
-            self.wrong.append(f"{self.back.name} {self.back.condition()}")
+        try:
+            with self._field.fresh():
+                self._run()
+        except AssertionError as error:
+            self.wrong.append(f"it ended early: {error}")
+        if self.wrong and self.back.serving is not None:
+            self.wrong.append(f"{self.back.name} {self.back.serving.condition}")
         return self.wrong
 
     def _run(self) -> None:
