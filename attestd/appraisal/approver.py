@@ -30,7 +30,7 @@ from attestd.appraisal.membership import sandboxed
 from attestd.appraisal.model import AttestationResult, LinkClass
 from attestd.appraisal.posture import HARMLESS, caps
 from attestd.appraisal.references import References, named, objection
-from attestd.appraisal.words import short_name
+from attestd.appraisal.words import escape, short_name
 from attestd.evidence.model import Evidence, Link
 
 _ROOT = (0, 0, 0, 0)
@@ -148,6 +148,12 @@ def _is_plain_launcher(link: Link, link_class: LinkClass) -> bool:
     return link_class is LinkClass.PASS and plain and all(cap >= HARMLESS for cap, _ in caps(link, member=True))
 
 
+def _burden(link: Link) -> str:
+    """What makes a shell more than one at its prompt, in words; empty if its name says it all."""
+    found = [escape(entry) for cap, entry in caps(link, member=True) if cap < HARMLESS]
+    return f", with {', '.join(found)}" if found else ""
+
+
 def _unclean(evidence: Evidence, result: AttestationResult, references: References) -> str:
     """Why the chain is not clean, or an empty string."""
     chain, classes = evidence.chain, result.classes
@@ -157,7 +163,7 @@ def _unclean(evidence: Evidence, result: AttestationResult, references: Referenc
     edge = next((index for index, link_class in enumerate(classes) if link_class is LinkClass.EDGE), None)
     for index in range(1, len(chain) if edge is None else edge):
         if not _is_plain_launcher(chain[index], classes[index]):
-            return f"{_name(chain[index])} is among its ancestors"
+            return f"{_name(chain[index])} is among its ancestors{_burden(chain[index])}"
     if edge is None or not result.terminal:
         return "no verified terminal program is among its ancestors"
     return _unclean_below(evidence, edge) or _unclean_above(evidence, result, edge)

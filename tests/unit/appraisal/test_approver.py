@@ -93,8 +93,14 @@ TOP = (terminal(), init())
             "x.sh (pid 990) is among its ancestors",
         ),
         ((attestctl(), shell(), npm_tool("npx", "x"), *TOP), "npx-cli.js (pid 980) is among its ancestors"),
-        ((attestctl(), shell(posture=("env LD_LIBRARY_PATH=/x",)), *TOP), "is among its ancestors"),
-        ((attestctl(), shell(posture=("env BASH_ENV=/x",)), *TOP), "is among its ancestors"),
+        (
+            (attestctl(), shell(posture=("env LD_LIBRARY_PATH=/x",)), *TOP),
+            "bash (pid 990) is among its ancestors, with env LD_LIBRARY_PATH=/x",
+        ),
+        (
+            (attestctl(), shell(posture=("env BASH_ENV=/x", "opt --rcfile=/y")), *TOP),
+            "is among its ancestors, with env BASH_ENV=/x, opt --rcfile=/y",
+        ),
         ((attestctl(), shell(tracer_pid=4), *TOP), "is among its ancestors"),
         ((attestctl(), link_of(None), *TOP), "unreadable process"),
         ((attestctl(), *TOP), "no shell at its prompt is among its ancestors"),
