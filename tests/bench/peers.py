@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 
 from tests.bench.stage import installed
-from tests.conformance.installed import PLACE, install_npm, node_of
 from tests.conformance.stage import Server, free_port, listening
+from tests.support.npm import PLACE, MissingError, install, node
 
 HERE = Path(__file__).parent
 INSTALL_S = 240.0
@@ -178,12 +178,11 @@ def _nginx_version() -> str:
 
 
 def _npm(package: str, script: str) -> list[str]:
-    place = PLACE / "bench-npm"
     try:
-        install_npm(HERE / "npm", place)
-    except (subprocess.SubprocessError, OSError, SystemExit) as error:
+        place = install(HERE / "npm", "bench-npm")
+    except (MissingError, OSError) as error:
         raise PeerError(f"{package} could not be installed: {error}") from error
-    return [str(node_of(place)), str(place / "node_modules" / package / "dist" / script)]
+    return [str(node(place)), str(place / "node_modules" / package / "dist" / script)]
 
 
 def _mcp_proxy() -> str:

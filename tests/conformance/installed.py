@@ -6,9 +6,6 @@ server and client come with its source distribution, whose digest stands in requ
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,9 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from tests.support.npm import PLACE, ROOT, MissingError, node, program
+from tests.support.npm import install as npm_install
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-PLACE = ROOT / ".conformance"
 SDK = "mcp"
 
 
@@ -58,44 +56,14 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
 
 def install() -> Installed:
     """Install what is missing; quick when everything is there."""
-    npm = PLACE / "npm"
-    install_npm(HERE / "npm", npm)
-    for program in (HERE / "programs").iterdir():
-        if program.is_file():
-            _copy(program, npm / program.name)
-    return Installed(node=node_of(npm), modules=npm / "node_modules", programs=npm, sdist=_sdist())
-
-
-def install_npm(lock: Path, place: Path) -> None:
-    """What the lock in the directory ``lock`` names, below ``place``; quick when it is there."""
-    mark = place / ".installed"
-    digest = hashlib.sha256((lock / "package-lock.json").read_bytes()).hexdigest()
-    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(lock / name, place / name)
-        subprocess.run([_npm(), "ci", "--ignore-scripts", "--no-update-notifier"], cwd=place, check=True)
-        mark.write_text(digest, encoding="utf-8")
-
-
-def node_of(place: Path) -> Path:
-    """Node 22, as a package of npm that was installed below ``place``."""
-    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    return place / "node_modules" / f"node-{sys.platform}-{machine}" / "bin" / "node"
-
-
-def _npm() -> str:
-    found = shutil.which("npm")
-    if found is None:
-        raise SystemExit("cannot install the conformance suites: npm is not on PATH")
-    return found
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Only if it changed: a script as young as its process is not attestable."""
-    if not target.exists() or target.read_bytes() != source.read_bytes():
-        shutil.copy(source, target)
+    try:
+        npm = npm_install(HERE / "npm", "npm")
+    except MissingError as error:
+        raise SystemExit(f"cannot install the conformance suites: {error}") from error
+    for source in (HERE / "programs").iterdir():
+        if source.is_file():
+            program(source, npm)
+    return Installed(node=node(npm), modules=npm / "node_modules", programs=npm, sdist=_sdist())
 
 
 def _sdist() -> Path:
