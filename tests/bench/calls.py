@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 
 from tests.bench.peers import mcp_proxy, started
 from tests.bench.report import Figure
-from tests.bench.stage import instance, one_cpu
+from tests.bench.stage import ENDING, instance, let_in, one_cpu
 from tests.support.instance import SCRIPTS, Instance
 
 PROXY = "mcp-proxy (HTTP)"
 NAME = "whole call, SDK client and mcp-server-time over stdio, through the shim ÷ direct"
-CALLER = '''\
+CALLER = (
+    '''\
 """Times get_current_time in turn: sdk_caller.py BLOCKS CALLS NAME=TARGET…; a target is a command as JSON, or a URL."""
-import asyncio, contextlib, json, statistics, sys, time
+import asyncio, contextlib, json, os, statistics, sys, time
 from mcp import Client, MCPError, StdioServerParameters
 
 
@@ -32,7 +32,7 @@ async def main():
             name, _, target = word.partition("=")
             if not target.startswith("http"):
                 command, *args = json.loads(target)
-                target = StdioServerParameters(command=command, args=args, env=ENV)
+                target = StdioServerParameters(command=command, args=args, env=dict(os.environ))
             clients[name] = await stack.enter_async_context(Client(target, read_timeout_seconds=60))
         found = {name: [] for name in clients}
         for number in range(blocks + 1):
@@ -48,21 +48,9 @@ async def main():
                     found[name].append(statistics.median(times) * 1e6)
     print(json.dumps(found))
 
-
-import os
-
-ENV = dict(os.environ)
-try:
-    asyncio.run(main())
-except BaseException as raised:
-    error = raised
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, MCPError):
-        raise
-    print(json.dumps({"refused": error.error.data, "message": str(error)}))
-    sys.exit(3)
 '''
+    + ENDING
+)
 FASTMCP = '''\
 """fastmcp's own proxy in front of a stdio server: fastmcp_proxy.py COMMAND…"""
 import sys
@@ -102,17 +90,4 @@ def measure(*, quick: bool) -> list[Figure]:
 def _time_calls(made: Instance, blocks: int, calls: int, targets: dict[str, object]) -> dict[str, list[float]]:
     script = made.script("sdk_caller.py", CALLER)
     words = [f"{name}={target if isinstance(target, str) else json.dumps(target)}" for name, target in targets.items()]
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, str(script), str(blocks), str(calls), *words],
-            env=made.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 3:
-            break
-        made.approve(json.loads(done.stdout)["refused"]["code"])
-    if done.returncode:
-        raise RuntimeError(f"the SDK client failed: {done.stdout[-300:]} {done.stderr[-600:]}")
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(let_in(made, [str(script), str(blocks), str(calls), *words])))

@@ -15,9 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.http_stage import let_in
 from tests.bench.report import Figure
-from tests.bench.stage import instance, memory_kib, running
+from tests.bench.stage import instance, let_in, memory_kib, running
 from tests.support.instance import Instance
 
 STREAMS = 10_000

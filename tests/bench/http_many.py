@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.http_stage import fronted, http_server, let_in
+from tests.bench.http_stage import fronted, http_server
 from tests.bench.report import Figure
-from tests.bench.stage import memory_kib
+from tests.bench.stage import ENDING, let_in, memory_kib
 from tests.support.instance import Instance
 
 PROCESSES = 8
 CLIENTS = 25
 """In each process."""
 EVERYONE = PROCESSES * CLIENTS
-CROWD = '''\
+CROWD = (
+    '''\
 """Clients that call together: many.py legacy|auto CLIENTS CALLS URL; a wave for each line of standard input.
 
 Prints a line when all are connected, and one for each wave: how many calls were answered, and what went wrong.
@@ -59,19 +60,9 @@ async def main():
             errors = []
             done = await asyncio.gather(*(one(each, errors) for each in everyone))
             print(json.dumps({"done": sum(done), "errors": errors}), flush=True)
-
-
-try:
-    asyncio.run(main())
-except BaseException as raised:
-    error = raised
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, MCPError):
-        raise
-    print(json.dumps({"refused": error.error.data, "message": str(error)}))
-    sys.exit(3)
 '''
+    + ENDING
+)
 
 
 def measure(*, quick: bool) -> list[Figure]:

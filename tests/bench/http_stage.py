@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from tests.bench.stage import instance
+from tests.bench.stage import ENDING, instance, let_in
 from tests.conformance.stage import Server, free_port, listening
 from tests.support.instance import Instance
 
@@ -41,7 +40,8 @@ if len(sys.argv) > 1:
 else:
     server.run(transport="stdio")
 '''
-CALLER = '''\
+CALLER = (
+    '''\
 """Times a tool in turn: http_caller.py legacy|auto BLOCKS CALLS NAME=TARGET…; a target is a command as JSON, or a URL.
 
 Prints one line of JSON: for each name the microseconds of every call; or a refusal, with status 3. Who is ten times as
@@ -80,19 +80,9 @@ async def main():
                 if name not in slow or number % 5 == 0:
                     found[name] += await block(name, client, 1 if name in slow else calls)
     print(json.dumps(found))
-
-
-try:
-    asyncio.run(main())
-except BaseException as raised:
-    error = raised
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if not isinstance(error, MCPError):
-        raise
-    print(json.dumps({"refused": error.error.data, "message": str(error)}))
-    sys.exit(3)
 '''
+    + ENDING
+)
 
 
 def sdk_server(made: Instance) -> list[str]:
@@ -126,22 +116,3 @@ def time_calls(
         f"{name}={target if isinstance(target, str) else json.dumps(list(target))}" for name, target in targets.items()
     ]
     return dict(json.loads(let_in(made, [str(script), mode, str(blocks), str(calls), *words])))
-
-
-def let_in(made: Instance, words: Sequence[str]) -> str:
-    """Run a Python client to its end, approving what attestd refuses; what it printed."""
-    for _ in range(8):
-        done = subprocess.run(
-            [sys.executable, *words],
-            env=made.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 3:
-            break
-        made.approve(json.loads(done.stdout)["refused"]["code"])
-    if done.returncode:
-        raise RuntimeError(f"the client failed: {done.stdout[-300:]} {done.stderr[-900:]}")
-    return done.stdout

@@ -16,6 +16,20 @@ from typing import Any
 
 from tests.support.instance import Instance, approver_digest
 
+ENDING = """
+
+try:
+    asyncio.run(main())
+except BaseException as raised:
+    error = raised
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, MCPError):
+        raise
+    print(json.dumps({"refused": error.error.data, "message": str(error)}))
+    sys.exit(3)
+"""
+"""The last lines of a client made with the SDK: a refusal is printed, with exit status 3."""
 SERVER = '''\
 """An MCP server on a Unix socket, as fast as Python makes it. A call with ``size`` answers with that many bytes."""
 import json, selectors, socket, sys
@@ -207,3 +221,22 @@ def memory_kib(pid: int, field: str) -> int:
 def installed(name: str) -> str | None:
     """The path of a system program, or None."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def let_in(made: Instance, words: Sequence[str]) -> str:
+    """Run a Python client to its end, approving what attestd refuses; what it printed."""
+    for _ in range(8):
+        done = subprocess.run(
+            [sys.executable, *words],
+            env=made.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 3:
+            break
+        made.approve(json.loads(done.stdout)["refused"]["code"])
+    if done.returncode:
+        raise RuntimeError(f"the client failed: {done.stdout[-300:]} {done.stderr[-900:]}")
+    return done.stdout

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import statistics
 
-from tests.bench.http_stage import fronted, http_server, let_in
+from tests.bench.http_stage import fronted, http_server
 from tests.bench.report import Figure
-from tests.bench.stage import one_cpu
+from tests.bench.stage import let_in, one_cpu
 
 CALLER = '''\
 """Times streams in turn: stream_caller.py ROUNDS REVISION URL…: prints for each URL [first byte, event] in microseconds.
