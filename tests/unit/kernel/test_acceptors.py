@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,7 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 s.bind((host, int(sys.argv[2])))
 s.listen()
 print(s.getsockname()[1], flush=True)
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # how long an end that nobody answers is kept: not 60 s
 kept = []
 for line in sys.stdin:
     kept.append(s.accept())
@@ -145,6 +147,7 @@ def test_a_connection_that_is_over(acceptors: LinuxAcceptors):
         def wait_for_the_end() -> None:
             while True:
                 found(acceptors, sock)
+                time.sleep(0.02)
 
         with pytest.raises(EvidenceError) as error:
             wait_for_the_end()
