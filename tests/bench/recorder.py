@@ -19,7 +19,6 @@ from pathlib import Path
 import psutil
 
 from attestd.errors import AttestdError
-from attestd.evidence.recorder import ProcessKey
 from attestd.kernel.linux.recorder import bpf, pins
 from attestd.kernel.linux.recorder.load import LINKS, load
 from attestd.kernel.linux.recorder.reader import BpfRecorder
@@ -145,7 +144,8 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
     """With and without, A B B A within a fifth of a second. CPU time of the storm and its children.
 
     Other work then counts by what it does to the caches alone, and nearly alike on both: the recorder is loaded once,
-    and its programs are attached and detached, which is quick. The figure is the median of the differences.
+    and its programs are attached and detached, which is quick. The events are taken between the storms: a ring that has
+    filled up would cost less. The figure is the median of the differences.
     """
     loads, inside, memory = [], [], 0.0
 
@@ -165,7 +165,7 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
             loads.append((time.perf_counter() - start) * 1e3)
             unload(root)
         load(root)
-        with contextlib.closing(BpfRecorder.open(root, consume=False)) as reader:
+        with contextlib.closing(BpfRecorder.open(root)) as reader:
             memory = reader.map_bytes() / (1 << 20)
             for link in LINKS:
                 Path(pins.current(root), link).unlink()
@@ -175,6 +175,7 @@ def _cost(program: Path, nothing: Path, rounds: int) -> list[Figure]:
                     spent()
                     inside.append((ran(reader) - ran_before) / 1e3 / EXECS)
             for _ in range(rounds * PAIRS):
+                take(reader)
                 early = spent()
                 with attached(reader):
                     recorded.append((spent() + spent()) / 2)
@@ -232,6 +233,12 @@ def ran(reader: BpfRecorder) -> int:
     )
 
 
+def take(reader: BpfRecorder) -> None:
+    """Take the events that wait."""
+    with reader._events_lock:
+        reader._drain()
+
+
 class Counted:
     """Stands for the store of words: counts the events of the storm and of everyone else, and keeps none."""
 
@@ -265,9 +272,7 @@ def _storm(program: Path, seconds: float) -> list[Figure]:
             running = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(os.cpu_count() or 1)]
             executed += sum(int(each.communicate()[0]) for each in running)
         took = time.monotonic() - start
-        reader.exec_event(ProcessKey(1, 0), 0)
-        with reader._events_lock:
-            reader._drain()
+        take(reader)
         losses = reader.losses()
         reader.close()
     lost = losses.exec_events - before.exec_events

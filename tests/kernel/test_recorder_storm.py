@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
+from attestd.kernel.linux.recorder import bpf, pins
 from attestd.kernel.linux.recorder.reader import BpfRecorder
 from attestd.kernel.linux.recorder.words import decode
 from tests.support.recorder import compiled, key_of, recording
@@ -83,3 +86,28 @@ def test_a_storm_does_not_push_out_the_living(short_tmp: Path):
         finally:
             old.kill()
             reader.close()
+
+
+def test_a_reader_that_is_behind_is_woken_now_and_then(short_tmp: Path):
+    """A quarter of the ring wakes who sleeps; further execs do so only once in 128 KiB of each processor."""
+    program = compiled("storm.c", short_tmp)
+    with recording() as root, select.epoll() as waker:
+        ring, woken, ended = bpf.pinned(f"{pins.current(root)}/events"), [], threading.Event()
+
+        def count() -> None:
+            while not ended.is_set():
+                woken.extend(waker.poll(0.05))
+
+        with bpf.closing(ring):
+            waker.register(ring, select.EPOLLIN | select.EPOLLET)
+            counter = threading.Thread(target=count)
+            counter.start()
+            storm(program, 900, env={"PADDING": "x" * 1000})
+            early = len(woken)
+            storm(program, 3000, env={"PADDING": "x" * 2000})
+            ended.set()
+            counter.join()
+            waker.unregister(ring)
+    steps = (8 - 2) * 8 * (os.cpu_count() or 1)
+    assert early == 0
+    assert 0 < len(woken) <= steps

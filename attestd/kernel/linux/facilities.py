@@ -223,7 +223,7 @@ TABLE = (
     Facility(
         name="task_storage",
         group="recorder",
-        cost="words of an exec are known from the ring only: a daemon that starts later does not know them",
+        cost="words of the living are kept for 1536 processes: a daemon that starts later does not know those of more",
         remedy="use Linux 5.11 or later",
         use=probes.task_storage,
     ),

@@ -14,7 +14,7 @@ from attestd.evidence.recorder import Connection, ImageFacts, ProcessKey, Proces
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 MAGIC = 0x41545245
 TICK_NS = 10_000_000
 
@@ -25,7 +25,7 @@ CONNECTION = struct.Struct("<3QIHH")
 STATE = struct.Struct("<2I2Q2I32s")
 COOKIE = struct.Struct("<Q")
 WORDS_BYTES = 3840
-"""What a living task carries; an event may be twice as long."""
+"""What is kept of a living process; an event may be twice as long."""
 
 PRE_ATTACH, GAP, IMAGE_CLAIMED, IMAGE_KNOWN = 1, 2, 4, 8
 ARGV_CUT, ENVIRON_CUT, PATH_CUT, UNREADABLE = 1, 2, 4, 8
@@ -34,7 +34,7 @@ LOST_NAMES = ("exec_events", "fork_events", "dead_records", "connections", "word
 
 FEATURE_WORDS, FEATURE_CONNECT4, FEATURE_CONNECT6, FEATURE_CONNECT_UNIX = 1, 2, 4, 8
 FEATURE_NAMES = {
-    FEATURE_WORDS: "words_of_living",
+    FEATURE_WORDS: "words_of_all_living",
     FEATURE_CONNECT4: "connect4",
     FEATURE_CONNECT6: "connect6",
     FEATURE_CONNECT_UNIX: "connect_unix",

@@ -7,8 +7,8 @@
 3. The exit program is attached first and the fork program last of the three, so that no record stays without its
    exit.
 4. Processes that are older are added by an iterator, which sees their exact start time; what events recorded wins.
-5. Optional parts (words of the living, connect hooks) are left out where the kernel refuses them, and ``features``
-   says so.
+5. Optional parts (words of the living beyond the places made beforehand, connect hooks) are left out where the
+   kernel refuses them, and ``features`` says so.
 6. The new set is pinned under another name and exchanged with the current one; only then do the old links end. For
    that moment both record the same events into the same maps, which changes nothing but counts a loss twice.
 7. A failure leaves what was loaded as it was.
@@ -40,7 +40,7 @@ _TASK_STORAGE_NAME = "BPF_MAP_TYPE_TASK_STORAGE"
 _TRACING, _SOCK_ADDR = 26, 18
 _TRACE_RAW_TP, _TRACE_ITER = 23, 28
 _WORDS_MAP = "words_of_task"
-_KEPT = ("alive", "dead", "events", "connects", "stats", "state", _WORDS_MAP)
+_KEPT = ("alive", "dead", "events", "connects", "stats", "state", "words_of_living", _WORDS_MAP)
 _TRACEPOINTS = ("on_exit", "on_exec", "on_fork")
 _HOOKS = {
     "on_connect4": ("BPF_CGROUP_INET4_CONNECT", layout.FEATURE_CONNECT4),

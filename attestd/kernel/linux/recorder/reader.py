@@ -36,6 +36,7 @@ _SHAPES = {
     "connects": (layout.COOKIE.size, layout.CONNECTION.size),
     "stats": (4, 8),
     "state": (4, layout.STATE.size),
+    "words_of_living": (layout.KEY.size, layout.WORDS_BYTES),
     "words_of_task": (4, layout.WORDS_BYTES),
 }
 _COUNTER = struct.Struct("<3Q")
@@ -58,7 +59,8 @@ class BpfRecorder:
         self._dead = bpf.Lookup(fds["dead"], *_SHAPES["dead"])
         self._connects = bpf.Lookup(fds["connects"], *_SHAPES["connects"])
         self._state = bpf.Lookup(fds["state"], *_SHAPES["state"])
-        self._words = bpf.Lookup(fds[_OPTIONAL], *_SHAPES[_OPTIONAL]) if _OPTIONAL in fds else None
+        self._words = bpf.Lookup(fds["words_of_living"], *_SHAPES["words_of_living"])
+        self._carried = bpf.Lookup(fds[_OPTIONAL], *_SHAPES[_OPTIONAL]) if _OPTIONAL in fds else None
         self._store = WordStore()
         self._ring: Ring | None = None
         self._thread: threading.Thread | None = None
@@ -220,7 +222,28 @@ class BpfRecorder:
         return found if found is not None else self._words_of_living(key, exec_counter)
 
     def _words_of_living(self, key: ProcessKey, exec_counter: int) -> ExecEvent | None:
-        if self._words is None:
+        event = self._words_in_place(key)
+        if event is None:
+            event = self._words_carried(key)
+        return event if event is not None and (event.key, event.exec_counter) == (key, exec_counter) else None
+
+    def _words_in_place(self, key: ProcessKey) -> ExecEvent | None:
+        """A place may be given back and taken by another process while it is copied: then its head is another's after.
+
+        What is still found under this key, of the same exec, was not given back meanwhile.
+        """
+        with self._lock:
+            layout.KEY.pack_into(self._words.key, 0, key.start_ns // layout.TICK_NS, key.pid, 0)
+            if not self._fds or not self._words.find():
+                return None
+            copied = self._words.value.raw
+            if not self._words.find() or self._words.value.raw[: layout.WORDS.size] != copied[: layout.WORDS.size]:
+                return None
+        return decode(copied)
+
+    def _words_carried(self, key: ProcessKey) -> ExecEvent | None:
+        """Of a process that found no place when it executed."""
+        if self._carried is None:
             return None
         try:
             pidfd = os.pidfd_open(key.pid)
@@ -228,15 +251,14 @@ class BpfRecorder:
             return None
         try:
             with self._lock:
-                struct.pack_into("<i", self._words.key, 0, pidfd)
-                event = decode(self._words.value.raw) if self._fds and self._words.find() else None
+                struct.pack_into("<i", self._carried.key, 0, pidfd)
+                return decode(self._carried.value.raw) if self._fds and self._carried.find() else None
         except OSError as error:
             if error.errno == errno.ESRCH:
                 return None
             raise
         finally:
             os.close(pidfd)
-        return event if event is not None and (event.key, event.exec_counter) == (key, exec_counter) else None
 
     def _consume(self) -> None:
         """Take the exec events, unless another reader does."""

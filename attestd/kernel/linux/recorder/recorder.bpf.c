@@ -4,7 +4,8 @@
 //
 //   alive     every process: who created it, its image at exec. Removed at exit, so short-lived processes cannot push it out.
 //   dead      the same records after exit, for lineage through dead ancestors; least recently used are forgotten.
-//   words     argv, environment and cwd of the running image; lives and dies with the task. Optional.
+//   words     argv, environment and cwd of the running image of the living: first in places made beforehand (words_of_living),
+//             then, when those are taken, in memory that the task carries (words_of_task; optional, allocated at each exec).
 //   events    the same words as a stream, so that a process that is gone already has them.
 //   connects  socket cookie -> who called connect(); not removed at close, a client may be gone before accept().
 //   stats     what was lost, counted; atomic adds.
@@ -187,10 +188,12 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define STORAGE_CREATE 1
 #define RING_NO_WAKEUP 1
 #define RING_FORCE_WAKEUP 2
+#define RING_WAITING 0
+#define RING_PRODUCED 3
 
 // ---- what is kept; attestd/kernel/linux/recorder/layout.py reads the same bytes ----
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 #define TICK_NS 10000000ULL
 #define CTIME_FLAGS 0x80000000U // 6.13 and later mark in i_ctime_nsec that the time was queried
 
@@ -198,6 +201,7 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define GAP 2		  // its birth was not seen, although it is younger
 #define IMAGE_CLAIMED 4	  // the image is what the process claimed when it was first seen, not what was executed
 #define IMAGE_KNOWN 8
+#define EXECUTED 16	  // its last exec was seen, so that it has words of its own
 
 #define ARGV_CUT 1
 #define ENVIRON_CUT 2
@@ -214,6 +218,7 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define CWD_END (WORDS_HEADER + 1024)
 #define RING_BYTES (8 << 20)
 #define RING_WAKE (RING_BYTES / 4)
+#define RING_WAKE_STEP (128 << 10) // a wake-up is an interrupt: at most one of each CPU in so many bytes
 
 struct key {
 	u64 tick;
@@ -261,6 +266,7 @@ struct buffer {
 	struct words words;
 	char more[WORDS_MAX - KEPT_MAX]; // of the environment: in the event, and not in what the task carries
 	char beyond[8192]; // never filled: lets the verifier see that an append stays inside
+	u64 woken;	   // where the ring's producer was when this CPU last woke the reader
 };
 
 struct connection {
@@ -297,6 +303,13 @@ struct {
 	TYPE(key, struct key);
 	TYPE(value, struct process);
 } dead SEC(".maps");
+
+struct {
+	UINT(type, 1); // HASH
+	UINT(max_entries, 1536);
+	TYPE(key, struct key);
+	TYPE(value, struct words);
+} words_of_living SEC(".maps");
 
 struct {
 	UINT(type, 29); // TASK_STORAGE
@@ -433,25 +446,21 @@ INLINE u32 append_cwd(struct buffer *buffer, struct task_struct *task)
 	struct words *words = &buffer->words;
 	struct fs_struct *fs = task->fs;
 	struct inode *inode = fs->pwd.dentry->d_inode;
-	struct dentry *dentry = 0, *root_dentry = 0;
-	struct vfsmount *mnt = 0, *root_mnt = 0;
+	struct dentry *dentry = fs->pwd.dentry, *root_dentry = fs->root.dentry, *top = 0;
+	struct vfsmount *mnt = fs->pwd.mnt, *root_mnt = fs->root.mnt;
 	u32 at = WORDS_HEADER;
 
 	words->cwd_ino = inode->i_ino;
 	words->cwd_dev = inode->i_sb->s_dev;
-	read_kernel(&dentry, sizeof(dentry), &fs->pwd.dentry);
-	read_kernel(&mnt, sizeof(mnt), &fs->pwd.mnt);
-	read_kernel(&root_dentry, sizeof(root_dentry), &fs->root.dentry);
-	read_kernel(&root_mnt, sizeof(root_mnt), &fs->root.mnt);
+	read_kernel(&top, sizeof(top), &mnt->mnt_root);
 	for (int i = 0; i < COMPONENTS_MAX; i++) {
-		struct dentry *top = 0, *up = 0;
+		struct dentry *up = 0;
 		const unsigned char *name = 0;
 
 		if (dentry == root_dentry && mnt == root_mnt) {
 			words->cwd_len = at - WORDS_HEADER;
 			return at;
 		}
-		read_kernel(&top, sizeof(top), &mnt->mnt_root);
 		if (dentry == top) {
 			struct mount *mount = (void *)mnt - FIELD_OFFSET(((struct mount *)0)->mnt);
 			struct mount *above = 0;
@@ -460,6 +469,7 @@ INLINE u32 append_cwd(struct buffer *buffer, struct task_struct *task)
 				break;
 			read_kernel(&dentry, sizeof(dentry), &mount->mnt_mountpoint);
 			mnt = (void *)above + FIELD_OFFSET(((struct mount *)0)->mnt);
+			read_kernel(&top, sizeof(top), &mnt->mnt_root);
 			continue;
 		}
 		read_kernel(&name, sizeof(name), &dentry->d_name.name);
@@ -511,7 +521,35 @@ INLINE u32 append_user(struct buffer *buffer, u32 at, u64 from, u64 size, u32 li
 	return at + (size & 0x1fff);
 }
 
-INLINE void keep_words(struct task_struct *task, struct linux_binprm *bprm, u64 now)
+// When to wake the reader: once a quarter of the ring is waiting, and then not again before there is clearly more.
+INLINE u64 wakes(struct buffer *buffer)
+{
+	if (ring_query(&events, RING_WAITING) < RING_WAKE)
+		return RING_NO_WAKEUP;
+	u64 produced = ring_query(&events, RING_PRODUCED);
+	if (produced - buffer->woken < RING_WAKE_STEP)
+		return RING_NO_WAKEUP;
+	buffer->woken = produced;
+	return RING_FORCE_WAKEUP;
+}
+
+// A place is given back at exit by who finds the record, so without a record only the task may carry the words.
+INLINE void keep_words(struct task_struct *task, struct buffer *buffer, struct key *key, u32 recorded)
+{
+	long refused = recorded ? map_update(&words_of_living, key, buffer, 0) : -1;
+
+	if (refused)
+		map_delete(&words_of_living, key); // those of the image before
+	if (ENUMERATOR_EXISTS(enum bpf_map_type, BPF_MAP_TYPE_TASK_STORAGE)) {
+		storage_delete(&words_of_task, task);
+		if (refused && storage_get(&words_of_task, task, buffer, STORAGE_CREATE))
+			refused = 0;
+	}
+	if (refused)
+		count_lost(LOST_WORDS);
+}
+
+INLINE void take_words(struct task_struct *task, struct linux_binprm *bprm, u64 now, struct key *key, u32 recorded)
 {
 	u32 zero = 0;
 	struct buffer *buffer = map_lookup(&scratch, &zero);
@@ -537,18 +575,13 @@ INLINE void keep_words(struct task_struct *task, struct linux_binprm *bprm, u64 
 	at = append_user(buffer, at, arg_start, arg_end - arg_start, ARGV_MAX, ARGV_CUT, &words->argv_len);
 	at = append_user(buffer, at, env_start, env_end - env_start, ENVIRON_MAX, ENVIRON_CUT, &words->environ_len);
 
-	u64 waiting = ring_query(&events, 0);
-	if (ring_output(&events, buffer, at & 0x1fff, waiting >= RING_WAKE ? RING_FORCE_WAKEUP : RING_NO_WAKEUP))
+	if (ring_output(&events, buffer, at & 0x1fff, wakes(buffer)))
 		count_lost(LOST_EXEC);
-	if (ENUMERATOR_EXISTS(enum bpf_map_type, BPF_MAP_TYPE_TASK_STORAGE)) {
-		if (at > KEPT_MAX) { // the environment comes last, and all before it fits
-			words->flags |= ENVIRON_CUT;
-			words->environ_len -= at - KEPT_MAX;
-		}
-		storage_delete(&words_of_task, task);
-		if (!storage_get(&words_of_task, task, buffer, STORAGE_CREATE))
-			count_lost(LOST_WORDS);
+	if (at > KEPT_MAX) { // the environment comes last, and all before it fits
+		words->flags |= ENVIRON_CUT;
+		words->environ_len -= at - KEPT_MAX;
 	}
+	keep_words(task, buffer, key, recorded);
 }
 
 // ---- programs ----
@@ -591,6 +624,7 @@ int on_exec(u64 *ctx)
 	struct linux_binprm *bprm = (void *)ctx[2];
 	struct key key;
 	u64 now = boot_ns();
+	u32 recorded = 0;
 	struct process *known = record_of(task, &key);
 
 	if (known) {
@@ -599,16 +633,15 @@ int on_exec(u64 *ctx)
 		record.exec_ns = now;
 		record.cgroup_id = cgroup_of(task);
 		record.uid = task->real_cred->uid.val;
-		record.flags &= ~IMAGE_CLAIMED;
+		record.flags = (record.flags & ~IMAGE_CLAIMED) | EXECUTED;
 		record.generation = 0;
 		set_image(&record, bprm->file->f_inode);
 		set_comm(&record, task);
-		if (map_update(&alive, &key, &record, 0))
-			count_lost(LOST_FORK);
-	} else {
-		count_lost(LOST_FORK);
+		recorded = !map_update(&alive, &key, &record, 0);
 	}
-	keep_words(task, bprm, now);
+	if (!recorded)
+		count_lost(LOST_FORK);
+	take_words(task, bprm, now, &key, recorded);
 	return 0;
 }
 
@@ -627,6 +660,8 @@ int on_exit(u64 *ctx)
 	record->exited_ns = boot_ns();
 	if (map_update(&dead, &key, record, 0))
 		count_lost(LOST_DEAD);
+	if (record->flags & EXECUTED)
+		map_delete(&words_of_living, &key);
 	map_delete(&alive, &key);
 	return 0;
 }

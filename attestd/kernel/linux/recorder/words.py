@@ -2,7 +2,7 @@
 
 A store keeps the bytes as they came and decodes what is asked for: an exec storm costs one copy and one dictionary
 entry each. It forgets the oldest first. What it forgot of a living process is still held by the kernel
-(``words_of_task``).
+(``words_of_living``, ``words_of_task``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def test_the_maps():
     maps = {spec.name: spec for spec in parse(committed_object()).maps}
     assert maps["alive"] == MapSpec(name="alive", kind=1, key_size=16, value_size=112, max_entries=32768, flags=0)
     assert maps["events"].max_entries == 8 << 20
-    assert set(maps) == {"alive", "dead", "words_of_task", "events", "connects", "stats", "state", "scratch"}
+    words = {"words_of_living", "words_of_task"}
+    assert set(maps) == {"alive", "dead", "events", "connects", "stats", "state", "scratch", *words}
 
 
 def test_the_programs():
@@ -29,7 +30,7 @@ def test_the_programs():
         "on_connect6": "cgroup/connect6",
         "on_connect_unix": "cgroup/connect_unix",
     }
-    assert {name for _, name in parsed.program("on_exit").maps} == {"alive", "dead", "stats"}
+    assert {name for _, name in parsed.program("on_exit").maps} == {"alive", "dead", "words_of_living", "stats"}
     assert parsed.licence == "Dual MIT/GPL"
 
 
