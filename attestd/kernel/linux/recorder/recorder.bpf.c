@@ -264,9 +264,10 @@ struct words {
 
 struct buffer {
 	struct words words;
-	char more[WORDS_MAX - KEPT_MAX]; // of the environment: in the event, and not in what the task carries
+	char more[WORDS_MAX - KEPT_MAX]; // of the environment: in the event, and not in what is kept
 	char beyond[8192]; // never filled: lets the verifier see that an append stays inside
 	u64 woken;	   // where the ring's producer was when this CPU last woke the reader
+	u64 recorded;	   // whether there is a record; kept here, the verifier need not follow both cases through the words
 };
 
 struct connection {
@@ -446,12 +447,14 @@ INLINE u32 append_cwd(struct buffer *buffer, struct task_struct *task)
 	struct words *words = &buffer->words;
 	struct fs_struct *fs = task->fs;
 	struct inode *inode = fs->pwd.dentry->d_inode;
-	struct dentry *dentry = fs->pwd.dentry, *root_dentry = fs->root.dentry, *top = 0;
-	struct vfsmount *mnt = fs->pwd.mnt, *root_mnt = fs->root.mnt;
+	struct dentry *dentry = 0, *root_dentry = fs->root.dentry, *top = 0;
+	struct vfsmount *mnt = 0, *root_mnt = fs->root.mnt;
 	u32 at = WORDS_HEADER;
 
 	words->cwd_ino = inode->i_ino;
 	words->cwd_dev = inode->i_sb->s_dev;
+	read_kernel(&dentry, sizeof(dentry), &fs->pwd.dentry);
+	read_kernel(&mnt, sizeof(mnt), &fs->pwd.mnt);
 	read_kernel(&top, sizeof(top), &mnt->mnt_root);
 	for (int i = 0; i < COMPONENTS_MAX; i++) {
 		struct dentry *up = 0;
@@ -534,9 +537,9 @@ INLINE u64 wakes(struct buffer *buffer)
 }
 
 // A place is given back at exit by who finds the record, so without a record only the task may carry the words.
-INLINE void keep_words(struct task_struct *task, struct buffer *buffer, struct key *key, u32 recorded)
+INLINE void keep_words(struct task_struct *task, struct buffer *buffer, struct key *key)
 {
-	long refused = recorded ? map_update(&words_of_living, key, buffer, 0) : -1;
+	long refused = buffer->recorded ? map_update(&words_of_living, key, buffer, 0) : -1;
 
 	if (refused)
 		map_delete(&words_of_living, key); // those of the image before
@@ -559,6 +562,8 @@ INLINE void take_words(struct task_struct *task, struct linux_binprm *bprm, u64 
 		return;
 	}
 	struct words *words = &buffer->words;
+	buffer->recorded = recorded;
+	u64 wake = wakes(buffer);
 	u32 at;
 
 	__builtin_memset(words, 0, WORDS_HEADER);
@@ -575,13 +580,13 @@ INLINE void take_words(struct task_struct *task, struct linux_binprm *bprm, u64 
 	at = append_user(buffer, at, arg_start, arg_end - arg_start, ARGV_MAX, ARGV_CUT, &words->argv_len);
 	at = append_user(buffer, at, env_start, env_end - env_start, ENVIRON_MAX, ENVIRON_CUT, &words->environ_len);
 
-	if (ring_output(&events, buffer, at & 0x1fff, wakes(buffer)))
+	if (ring_output(&events, buffer, at & 0x1fff, wake))
 		count_lost(LOST_EXEC);
 	if (at > KEPT_MAX) { // the environment comes last, and all before it fits
 		words->flags |= ENVIRON_CUT;
 		words->environ_len -= at - KEPT_MAX;
 	}
-	keep_words(task, buffer, key, recorded);
+	keep_words(task, buffer, key);
 }
 
 // ---- programs ----
