@@ -285,10 +285,10 @@ def test_long_words_are_cut_and_marked(recorder: BpfRecorder):
             assert (b"LONG=" + b"x" * length in words.environ) is not cut
 
 
-def test_a_task_carries_less_than_its_event(recorder: BpfRecorder):
+def test_what_is_kept_is_less_than_its_event(recorder: BpfRecorder):
     """Who did not take the event knows less of a large environment, and that it is not all; the rest is whole."""
     env = {f"V{number:03}": "x" * 95 for number in range(50)}
-    with running("/bin/sleep", "100", "word", env=env) as child:
+    with running("/bin/sleep", "100", "100", env=env) as child:
         eventually(lambda: record_of(recorder, child.pid).comm == "sleep")
         whole = words_of(recorder, child.pid)
         recorder._store._events.clear()
