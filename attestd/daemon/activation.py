@@ -14,13 +14,13 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 from collections.abc import MutableMapping
 from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 
+from attestd.enforcement.writers import are_named
 from attestd.errors import ConfigurationError
 
 FIRST = 3
@@ -28,7 +28,6 @@ MOST = 4096
 CONTROL = "control"
 HTTP = "http"
 SERVER = "mcp-"
-_SO_PASSCRED = 16
 _HINT = "see attestd.socket: systemctl cat attestd.socket"
 
 
@@ -126,7 +125,7 @@ def require_at(sock: socket.socket, path: Path) -> None:
             f"cannot adopt the socket of the service manager: got {sock.family.name} {name!r}, expected {path}",
             hint=_HINT,
         )
-    if sys.platform != "linux" or not sock.getsockopt(socket.SOL_SOCKET, _SO_PASSCRED):
+    if not are_named(sock):
         raise ConfigurationError(
             f"cannot adopt {path}: its connections would not name their writers, expected PassCredentials=yes",
             hint=_HINT,

@@ -1,27 +1,22 @@
 """One accepted control connection: lines in, lines out, both bounded in size and time, every byte from one writer.
 
-Each ``recvmsg`` gives the bytes of one writer only, with the kernel's word on who that was (SO_PASSCRED on the
-listener). There is room for those credentials and nothing else: descriptors that a client sends along are dropped by
-the kernel, which says so, and the connection ends.
+Each read comes with the kernel's word on who wrote (``enforcement.writers``). Descriptors that a client sends along are
+closed, and the connection ends.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import os
 import socket
-import struct
 from typing import Final
 
 from attestd.control.lines import Done, Failure, Hello, encode
 from attestd.control.messages import REQUEST_BYTES
+from attestd.enforcement.writers import read_all
 from attestd.errors import NotPermittedError, UsageError
 
-_SCM_CREDENTIALS: Final = 2
-_UCRED: Final = struct.Struct("3i")
 _READ_BYTES: Final = 64 * 1024
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_UCRED.size)
 
 
 class ProofError(NotPermittedError):
@@ -55,14 +50,15 @@ class Connection:
 
     def _receive(self, writer: int) -> None:
         try:
-            data, ancillary, flags, _ = self.sock.recvmsg(_READ_BYTES, _ANCILLARY_BYTES)
+            data, written_by, descriptors, cut = read_all(self.sock, _READ_BYTES, 0)
         except BlockingIOError:
             return
         except OSError as error:
             self.broken = error
             raise
-        written_by = _writer(ancillary)
-        if flags & socket.MSG_CTRUNC:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if cut or descriptors:
             raise ProofError("cannot take descriptors on the control socket")
         if not data:
             raise EOFError
@@ -108,17 +104,3 @@ class Connection:
         except OSError as error:
             self.broken = error
             raise
-
-
-def _writer(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """Return the pid in the credentials, None without. Descriptors that came along all the same are closed."""
-    pid: int | None = None
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS and len(data) >= _UCRED.size:
-            pid = _UCRED.unpack_from(data)[0]
-        elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors = array.array("i")
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-            for descriptor in descriptors:
-                os.close(descriptor)
-    return pid

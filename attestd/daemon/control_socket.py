@@ -6,30 +6,23 @@ import contextlib
 import os
 import socket
 import stat
-import sys
 from pathlib import Path
-from typing import Final
 
+from attestd.enforcement.writers import name_writers
 from attestd.errors import ConfigurationError
-
-_SO_PASSCRED: Final = 16
 
 
 def bind(path: Path, mode: int) -> socket.socket:
-    """Return a listening, non-blocking socket at ``path`` whose connections tell the writer of each message.
+    """Return a listening, non-blocking socket at ``path`` whose connections tell who writes there.
 
     What lies there is replaced only if it is our own socket and nobody listens on it. Raises ConfigurationError.
     """
-    if sys.platform != "linux":
-        raise ConfigurationError(
-            f"cannot open the control socket on {sys.platform}: its callers cannot be attested yet"
-        )
     _require_safe_directory(path)
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 1)
+        name_writers(sock)
         sock.bind(str(path))
         path.chmod(mode)  # before listen: until then every connect is refused
         sock.listen(64)

@@ -15,27 +15,20 @@ longer in the path of any message: it stays as the process that was attested, an
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+from attestd.enforcement import writers as unix
 from attestd.evidence.model import InputHolders
 
 READ_BYTES = 1 << 16
-UCRED = struct.Struct("=iII")
-CREDENTIALS_SPACE = socket.CMSG_SPACE(UCRED.size)
-OFFER_SPACE = CREDENTIALS_SPACE + socket.CMSG_SPACE(2 * array.array("i").itemsize)
-SCM_CREDENTIALS = 2
-SO_PASSCRED = 16
-MSG_CMSG_CLOEXEC = 0x40000000
 OFFER = b"\0"
 """The shim's first byte when it brings its descriptors; no JSON text begins with it."""
 TAKEN = b"\0"
@@ -69,28 +62,15 @@ class SocketEnd:
 
     def read(self) -> tuple[bytes, int]:
         """As ``ClientEnd``."""
-        data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, CREDENTIALS_SPACE)
-        return data, writer(ancillary)
+        return unix.read(self._sock, READ_BYTES)
 
     def read_first(self) -> tuple[bytes, int, tuple[int, ...]]:
         """As ``read``, with the descriptors that came along: the caller's to close."""
-        data, ancillary, _flags, _address = self._sock.recvmsg(READ_BYTES, OFFER_SPACE, MSG_CMSG_CLOEXEC)
-        fds = array.array("i")
-        for level, kind, value in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(value[: len(value) - len(value) % fds.itemsize])
-        return data, writer(ancillary), tuple(fds)
+        found = unix.read_all(self._sock, READ_BYTES, 2)
+        return found.data, found.writer, found.fds
 
     def close(self) -> None:
         """The connection closes its socket."""
-
-
-def writer(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
-    """The pid that the kernel names as the writer; 0, which is nobody, if it names none."""
-    for level, kind, value in ancillary:
-        if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
-            return int(UCRED.unpack_from(value)[0])
-    return 0
 
 
 if sys.platform == "linux":
@@ -111,7 +91,7 @@ if sys.platform == "linux":
             self._input = _as_socket(self._read_fd)
             self._output = _as_socket(self._write_fd)
             if self._input is not None:
-                self._input.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+                unix.name_writers(self._input)
             self._in = _watched(self._read_fd, select.EPOLLIN)
             self._out = _watched(self._write_fd, select.EPOLLOUT)
             self.in_fd = self._in.fileno()
@@ -124,9 +104,9 @@ if sys.platform == "linux":
                 size = os.preadv(self._read_fd, (self._block,), -1, os.RWF_NOWAIT)
                 return bytes(memoryview(self._block)[:size]), self._relay
             data, ancillary, _flags, _address = self._input.recvmsg(
-                READ_BYTES, CREDENTIALS_SPACE, socket.MSG_DONTWAIT | MSG_CMSG_CLOEXEC
+                READ_BYTES, unix.CREDENTIALS_SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             )
-            pid = writer(ancillary)
+            pid = unix.writer(ancillary)
             if pid in self._writers:
                 self._named = True
                 return data, self._relay

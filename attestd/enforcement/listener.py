@@ -1,9 +1,9 @@
 """One listening socket for one server: accept, limit, attest, open a session.
 
-The socket has SO_PASSCRED set before it listens, so every accepted connection inherits it and every read names its
-writer. Limits per uid come before attestation, because attestation is the expensive step. A caller that cannot be
-attested at all is told so in one JSON-RPC error and disconnected; one that can, but holds nothing, gets a session in
-which everything is refused.
+The socket is asked to name writers before it listens, so every accepted connection inherits it (``writers``). Limits
+per uid come before attestation, because attestation is the expensive step. A caller that cannot be attested at all is
+told so in one JSON-RPC error and disconnected; one that can, but holds nothing, gets a session in which everything is
+refused.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from attestd.appraisal.appraiser import Appraiser
 from attestd.enforcement.workers import TooSlowError, Workers
+from attestd.enforcement.writers import name_writers
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
@@ -40,8 +41,6 @@ BREATH_S = 0.02
 """After so many that were over a limit nothing is taken for so long: who floods is not to keep the loop busy."""
 USERS = 1024
 FULL_AGAIN_S = 60.0
-SO_PASSCRED = 16
-"""Linux; the standard library has the name on Linux only."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
@@ -304,7 +303,7 @@ def listen(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        sock.setsockopt(socket.SOL_SOCKET, SO_PASSCRED, 1)
+        name_writers(sock)
         before = os.umask(0o111)
         try:
             sock.bind(str(path))

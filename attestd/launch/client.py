@@ -3,22 +3,18 @@
 Rules
 - In user mode the launcher is our child. It is started from the thread that runs the loop (its parent-death signal
   follows that thread), and again by the next ``start`` after it has died; its servers die with it.
-- Whatever fails or is cancelled between the first pipe and ``started``, every descriptor is closed: the server ends.
-- Only our ends of the pipes are non-blocking. They are large while all of them together stay below ``LARGE_BYTES``: the
-  kernel's per-user allowance is shared with everything else that the user runs.
+- The rules of ``starting``.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
-import fcntl
 import os
 import socket
 import subprocess
 import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,67 +22,18 @@ from pathlib import Path
 from attestd.launch.find import find_program
 from attestd.launch.protocol import Command, LaunchError
 from attestd.launch.server import ServerProcess
+from attestd.launch.starting import START_TIMEOUT_S, Starter, encode
 
 if sys.platform != "linux":
     raise ImportError("cannot launch servers on this platform: the launcher needs Linux")
 
-PIPE_BYTES = 1 << 20
-LARGE_BYTES = 16 << 20
-ORDER_BYTES = 128 << 10
-START_TIMEOUT_S = 10.0
-STARTS_AT_ONCE = 8
-F_SETPIPE_SZ = 1031
 
-
-class LauncherClient(ABC):
-    """What both launchers have in common; belongs to one running loop."""
+class LauncherClient(Starter):
+    """What both launchers have in common: a control socket."""
 
     def __init__(self, *, grace_s: float = 2.0) -> None:
-        self._grace_s = grace_s
+        super().__init__(grace_s=grace_s)
         self._control: socket.socket | None = None
-        self._servers: set[ServerProcess] = set()
-        self._gate = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._closed = False
-
-    async def start(self, command: Command, on_exit: Callable[[str], None], client: int | None = None) -> ServerProcess:
-        """Start one server; returns when it has executed its program. Raises LaunchError with file and reason."""
-        file, order = self._ordered(command)
-        async with self._gate:
-            if self._closed:
-                raise LaunchError(f"cannot start {file}: the launcher is closed")
-            server = await self._order(file, order, on_exit, client)
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await server.started
-            except TimeoutError:
-                server.abandon()
-                raise LaunchError(f"cannot start {file}: not executed within {START_TIMEOUT_S:g} s") from None
-            except BaseException:
-                server.abandon()
-                raise
-        asyncio.get_running_loop().call_soon(server.handed_over)
-        return server
-
-    async def close(self) -> None:
-        """Stop every server with its grace, then end the launcher. Returns when no descendant is left."""
-        self._closed = True
-        servers = tuple(self._servers)
-        for server in servers:
-            server.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * self._grace_s + 2):
-                for server in servers:
-                    await server.gone.wait()
-        for server in tuple(self._servers):
-            server.abandon()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        await self._ended()
-
-    @abstractmethod
-    def _ordered(self, command: Command) -> tuple[str, bytes]:
-        """What the server is called in errors, and the order. Raises LaunchError."""
 
     @abstractmethod
     def _connected(self) -> socket.socket:
@@ -96,9 +43,10 @@ class LauncherClient(ABC):
     def _drop(self) -> None:
         """Forget a launcher that died."""
 
-    @abstractmethod
-    async def _ended(self) -> None:
-        """The control socket is closed: wait until the launcher has ended what it had."""
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     async def _order(
         self, file: str, order: bytes, on_exit: Callable[[str], None], client: int | None
@@ -106,24 +54,15 @@ class LauncherClient(ABC):
         """Make the pipes and hand their other ends to the launcher."""
         try:
             with ExitStack() as ours, ExitStack() as theirs:
-                stdin, stdin_fd = _pipe(theirs, ours, large=self._room())
-                stdout_fd, stdout = _pipe(ours, theirs, large=self._room())
-                stderr_fd, stderr = _pipe(ours, theirs, large=False)
+                pipes = self._pipes(ours, theirs)
                 line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 theirs.callback(far.close)
                 ours.callback(line.close)
-                for fd in (stdin_fd, stdout_fd, stderr_fd, line.fileno()):
-                    os.set_blocking(fd, False)
+                os.set_blocking(line.fileno(), False)
                 named = () if client is None else (client,)
-                await self._send(order, (stdin, stdout, stderr, far.fileno(), *named))
+                await self._send(order, (*pipes.theirs, far.fileno(), *named))
                 server = ServerProcess(
-                    file=file,
-                    line=line,
-                    stdin_fd=stdin_fd,
-                    stdout_fd=stdout_fd,
-                    stderr_fd=stderr_fd,
-                    on_exit=on_exit,
-                    on_gone=self._servers.discard,
+                    file=file, line=line, fds=pipes.ours, on_exit=on_exit, on_gone=self._servers.discard
                 )
                 ours.pop_all()
         except OSError as error:
@@ -148,9 +87,6 @@ class LauncherClient(ABC):
                 self._drop()
                 if attempt == 2:
                     raise
-
-    def _room(self) -> bool:
-        return 2 * PIPE_BYTES * len(self._servers) < LARGE_BYTES
 
 
 class ProcessLauncher(LauncherClient):
@@ -185,15 +121,14 @@ class ProcessLauncher(LauncherClient):
         return self._control
 
     def _drop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        self._hang_up()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     async def _ended(self) -> None:
+        self._hang_up()
         if self._process is not None:
             await _end(self._process)
             self._process = None
@@ -216,25 +151,6 @@ async def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def encode(command: Command, file: str, grace_s: float) -> bytes:
-    """The order as the launcher reads it. Raises LaunchError for what no process can be given."""
-    sandbox = command.sandbox.words()
-    words = [str(round(grace_s * 1000)), file, command.cwd, str(len(command.argv)), *command.argv]
-    words += [str(len(sandbox)), *sandbox]
-    for name, value in command.env:
-        if not name or "=" in name:
-            raise LaunchError(f"cannot start {file}: cannot set an environment variable named {name!r}")
-        words.append(f"{name}={value}")
-    if any("\0" in word for word in words):
-        raise LaunchError(f"cannot start {file}: an argument or environment variable contains a NUL character")
-    order = os.fsencode("\0".join(words))
-    if len(order) > ORDER_BYTES:
-        raise LaunchError(
-            f"cannot start {file}: its arguments and environment are {len(order)} bytes, at most {ORDER_BYTES}"
-        )
-    return order
-
-
 def _spawn(control_fd: int) -> subprocess.Popen[bytes]:
     """The launcher: isolated interpreter, empty environment, own session, nothing open but the control socket."""
     program = str(Path(__file__).with_name("program.py"))
@@ -247,17 +163,6 @@ def _spawn(control_fd: int) -> subprocess.Popen[bytes]:
         cwd="/",
         start_new_session=True,
     )
-
-
-def _pipe(reader: ExitStack, writer: ExitStack, *, large: bool) -> tuple[int, int]:
-    """A pipe whose ends are closed by the two stacks."""
-    read_fd, write_fd = os.pipe()
-    reader.callback(os.close, read_fd)
-    writer.callback(os.close, write_fd)
-    if large:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(write_fd, F_SETPIPE_SZ, PIPE_BYTES)
-    return read_fd, write_fd
 
 
 async def _writable(control: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """The launcher: a small single-threaded process that starts stdio servers and lets nothing of them survive.
 
 Run by the daemon as ``python -I -S program.py CONTROL_FD DAEMON_PID``: standard library only, and of attestd nothing
-but this file, ``tree`` and ``sandbox``. ``system`` builds the launcher of system mode from the same parts.
+but this file, ``bell``, ``tree`` and ``sandbox``. ``system`` builds the launcher of system mode from the same parts.
 
 Rules
 - The daemon sends one datagram per server on the control socket: fields joined by NUL (``grace in ms``, program file,
@@ -35,6 +35,7 @@ from typing import NoReturn
 if __name__ == "__main__":  # last, so that nothing beside this package can stand for the standard library
     sys.path.append(__file__.removesuffix("/attestd/launch/program.py"))
 
+from attestd.launch.bell import Bell, describe, reap
 from attestd.launch.sandbox import Sandbox, Step
 from attestd.launch.tree import (
     PR_CAP_AMBIENT,
@@ -42,10 +43,7 @@ from attestd.launch.tree import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
-    Bell,
-    describe,
     prctl,
-    reap,
     signal_tree,
     tie_to_parent,
 )

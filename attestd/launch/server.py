@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import Callable
+from typing import Protocol
 
 from attestd.launch.find import explain
 from attestd.launch.protocol import LaunchError
@@ -23,6 +23,22 @@ READ_BYTES = 1 << 16
 WORDS_BYTES = 1 << 13
 
 
+class Line(Protocol):
+    """The socket on which the daemon hears of one server: messages stay whole, and nothing blocks."""
+
+    def fileno(self) -> int:
+        """The descriptor; -1 after ``close``."""
+
+    def recv(self, size: int, /) -> bytes:
+        """The next message; empty at the end. Raises OSError, BlockingIOError first."""
+
+    def send(self, message: bytes, /) -> int:
+        """A short message. Raises OSError."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
 class ServerProcess:
     """Implements ``Backend``."""
 
@@ -30,30 +46,27 @@ class ServerProcess:
         self,
         *,
         file: str,
-        line: socket.socket,
-        stdin_fd: int,
-        stdout_fd: int,
-        stderr_fd: int,
+        line: Line,
+        fds: tuple[int, int, int],
         on_exit: Callable[[str], None],
         on_gone: Callable[[ServerProcess], None],
     ) -> None:
+        """``fds``: our ends of standard input, output and error, which do not block."""
         self._loop = asyncio.get_running_loop()
         self.pid = 0
-        self.stdin_fd = stdin_fd
-        self.stdout_fd = stdout_fd
+        self.stdin_fd, self.stdout_fd, self._stderr_fd = fds
         self.gone = asyncio.Event()
         """Set when the server and every descendant have ended."""
         self.started: asyncio.Future[None] = self._loop.create_future()
         self._file = file
         self._line = line
-        self._stderr_fd = stderr_fd
         self._tail = b""
         self._on_exit: Callable[[str], None] | None = on_exit
         self._on_gone = on_gone
         self._ending = ""
         self._handed = False
         self._loop.add_reader(line.fileno(), self._heard)
-        self._loop.add_reader(stderr_fd, self._complained)
+        self._loop.add_reader(self._stderr_fd, self._complained)
 
     def finish(self) -> None:
         """Close stdin. Idempotent."""

@@ -57,9 +57,8 @@ class SystemLauncher(LauncherClient):
             raise LaunchError(f"cannot start servers: uid {uid} listens on {self._path}, expected root")
 
     def _drop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        self._hang_up()
 
     async def _ended(self) -> None:
         """The launcher lives on, for the next daemon."""
+        self._hang_up()

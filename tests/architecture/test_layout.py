@@ -37,6 +37,8 @@ TESTED_BY = {
     "enforcement/bridge_effects.py": "tests/unit/enforcement/test_bridge.py",
     "grants/model.py": "tests/unit/grants/test_match.py",
     "launch/refusal.py": "tests/unit/launch/test_registry.py",
+    "launch/starting.py": "tests/unit/launch/test_client.py",
+    "launch/supervise.py": "tests/unit/launch/test_session_launcher.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
         f"evidence/interpreters/{module}.py": "tests/unit/evidence/test_interpreters.py"

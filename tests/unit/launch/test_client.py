@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from attestd.launch.client import ORDER_BYTES, ProcessLauncher, encode
+from attestd.launch.client import ProcessLauncher
 from attestd.launch.protocol import Command, LaunchError
+from attestd.launch.starting import ORDER_BYTES, encode
 from tests.support.launching import HYDRA, Mark, line_of, parent, text_of
 
 ROOT = Path(__file__).resolve().parents[3]

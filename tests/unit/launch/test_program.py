@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from attestd.launch import program
-from attestd.launch.client import encode
 from attestd.launch.protocol import Command, Sandbox
+from attestd.launch.starting import encode
 
 
 def test_an_order_is_read_as_it_was_written() -> None:

@@ -27,9 +27,7 @@ class Stage:
         self.server = ServerProcess(
             file="/bin/server",
             line=line,
-            stdin_fd=stdin,
-            stdout_fd=stdout,
-            stderr_fd=stderr,
+            fds=(stdin, stdout, stderr),
             on_exit=self.exits.append,
             on_gone=self.gone.append,
         )

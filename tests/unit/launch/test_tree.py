@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from attestd.launch import tree
 
@@ -40,31 +37,3 @@ def test_a_tree_is_signalled_except_what_is_spared() -> None:
     )
     root = Path(tree.__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", script], text=True, cwd=root) == "None True\n"
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (0, "exited with status 0"),
-        (256 * 3, "exited with status 3"),
-        (9, "was killed by SIGKILL"),
-        (40, "was killed by signal 40"),
-    ],
-)
-def test_a_wait_status_in_words(status: int, text: str) -> None:
-    """Exit codes and signals, also those without a name, are told apart."""
-    assert tree.describe(status) == text
-
-
-def test_a_bell_rings_for_children_and_for_the_end() -> None:
-    """SIGCHLD wakes the wait without ending anything; SIGTERM also sets the flag."""
-    script = (
-        "import os,signal\nfrom attestd.launch.tree import Bell\nbell = Bell()\n"
-        "os.kill(os.getpid(), signal.SIGCHLD); print(bell.wait((), 10), bell.ended)\n"
-        "os.kill(os.getpid(), signal.SIGTERM); print(bell.wait((), 10), bell.ended)\n"
-        "r, w = os.pipe(); os.write(w, b'x'); print(bell.wait((r,), 10) == {r}, bell.wait((), 0))\n"
-    )
-    root = Path(tree.__file__).parents[2]
-    out = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=root)
-    assert out == "set() False\nset() True\nTrue set()\n"
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
