@@ -26,6 +26,9 @@ import _thread
 import os
 import sys
 
+MACOS = sys.platform == "darwin"
+SYSTEM_DIR = "/var/run/attestd" if MACOS else "/run/attestd"
+START = "launchctl kickstart system/dev.attestd.daemon" if MACOS else "systemctl start attestd"
 USAGE = "usage: attestd-connect SERVER [--socket PATH] [--system | --user]"
 HELP = f"""{USAGE}
 
@@ -33,7 +36,7 @@ Connects an MCP client's standard input and output to SERVER through the attestd
 
   --socket PATH  the server's socket, instead of the usual place
   --user         only the daemon of this user ($XDG_RUNTIME_DIR/attestd/mcp/SERVER.sock)
-  --system       only the system service (/run/attestd/mcp/SERVER.sock, else your own: /run/attestd/mcp/UID/SERVER.sock)
+  --system       only the system service ({SYSTEM_DIR}/mcp/SERVER.sock, else your own: {SYSTEM_DIR}/mcp/UID/SERVER.sock)
   --version      print the version
   --help         print this
 
@@ -43,32 +46,20 @@ Example, as the command of an MCP server in a client's configuration:
   attestd-connect time
 """
 
-SYSTEM_DIR = "/run/attestd"
 NAME_FIRST = "abcdefghijklmnopqrstuvwxyz0123456789"
 NAME_CHARACTERS = NAME_FIRST + "._-"
-NAME_LENGTH = 64
-BLOCK_BYTES = 1 << 17
-LINE_BYTES = 16 << 20
-CONNECT_S = 10
+NAME_LENGTH, CONNECT_S = 64, 10
+BLOCK_BYTES, LINE_BYTES = 1 << 17, 16 << 20
 _TIMEVAL = CONNECT_S.to_bytes(8, sys.byteorder) + bytes(8)
 OFFER = b"\0"
 """The first byte, when the descriptors come with it; no JSON text begins with it."""
-TAKEN = b"\0"
-DECLINED = b"\1"
-REFUSED = -31403
-EXIT_USAGE = 2
-EXIT_UNREACHABLE = 5
+TAKEN, DECLINED = b"\0", b"\1"
+REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = -31403, 2, 5
 
-AF_UNIX = SOCK_STREAM = 1
-SO_PEERCRED = 17
-SO_PEERPIDFD = 77
-SCM_RIGHTS = 1
-ENOPROTOOPT = 92
-S_IFMT = 0o170000
-S_IFIFO = 0o010000
-S_IFSOCK = 0o140000
-STICKY = 0o1000
-OTHERS_WRITE = 0o022
+AF_UNIX = SOCK_STREAM = SCM_RIGHTS = 1
+SO_PEERCRED, SO_PEERPIDFD, ENOPROTOOPT = 17, 77, 92
+S_IFMT, S_IFIFO, S_IFSOCK = 0o170000, 0o010000, 0o140000
+STICKY, OTHERS_WRITE = 0o1000, 0o022
 INTERPRETER_FLAGS = (b"-I", b"-E", b"-P", b"-s", b"-B", b"-u")
 """Options without a value that a console script's interpreter may carry."""
 
@@ -98,13 +89,16 @@ class Target:
             self.system = system or (not user and not _ours(self.path, uid))
         else:
             base = os.environ.get("XDG_RUNTIME_DIR", "")
-            own = f"{base if base.startswith('/') else f'/run/user/{uid}'}/attestd/mcp/{server}.sock"
+            if not base.startswith("/"):
+                from attestd.control.places import user_runtime
+
+                base = user_runtime(uid)
+            own = f"{base}/attestd/mcp/{server}.sock"
             self.system = system or (not user and not os.path.lexists(own) and os.path.lexists(SYSTEM_DIR))
             self.path = _resolved(f"{SYSTEM_DIR}/mcp/{server}.sock" if self.system else own)
             self.look()
-        self.hint = "start it with: " + ("systemctl start attestd" if self.system else "attestd run --user")
-        self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)
-        """Who may own the directories."""
+        self.hint = "start it with: " + (START if self.system else "attestd run --user")
+        self.owners = (0, _owner(SYSTEM_DIR)) if self.system else (0, uid)  # of the directories
         self.daemons = self.owners if self.system else (uid,)
         """Who may own the socket and listen on it."""
 
@@ -228,6 +222,12 @@ def reach(target: Target) -> _socket.socket:
 
 def verify_peer(sock: _socket.socket, target: Target, beside: str) -> None:
     """Who listens: the user of the socket and, in user mode, the program ``attestd`` in ``beside``. Raises Away."""
+    if MACOS:
+        from attestd.control.listening import objection
+
+        if why := objection(sock, target.path, target.daemons, "" if target.system else beside):
+            raise _untrusted(why)
+        return
     credentials = sock.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)
     pid, uid = _integer(credentials[:4]), _integer(credentials[4:8])
     if uid not in target.daemons:
@@ -287,7 +287,7 @@ def serve(sock: _socket.socket) -> int:
     block = bytearray(BLOCK_BYTES)
     try:
         said = b""
-        if _passable(0) and _passable(1):
+        if not MACOS and _passable(0) and _passable(1):  # there they are never taken
             fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1))
             sock.sendmsg([OFFER], [(_socket.SOL_SOCKET, SCM_RIGHTS, fds)])
             said = bytes(memoryview(block)[: sock.recv_into(block)])

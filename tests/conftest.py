@@ -20,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("untimed", deadline=None)  # how fast an example is says something of the machine only
     settings.load_profile("untimed")
     config.addinivalue_line("markers", "ordinary: needs a uid other than 0")
+    config.addinivalue_line("markers", "anywhere: needs nothing of Linux, so the daemon of macOS passes it as well")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What needs nothing of Linux is run on both machines."""
+    if metafunc.definition.get_closest_marker("anywhere"):
+        metafunc.parametrize("machine", ["linux", "darwin"], indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +84,21 @@ def _command(child: psutil.Process) -> str:
         return " ".join(child.cmdline()) or child.status()
     except psutil.Error:
         return "gone"
+
+
+@pytest.fixture(scope="module", autouse=True, name="machine")
+def _machine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The machine on which ``tests.support.instance.running`` starts attestd: this one, or the Mac that mirrors it."""
+    chosen = getattr(request, "param", "linux")
+    if chosen == "linux":
+        yield chosen
+        return
+    from tests.support.instance import MACHINES
+    from tests.support.mac_instance import MacInstance
+
+    MACHINES.append(MacInstance)
+    yield chosen
+    MACHINES.pop()
 
 
 @pytest.fixture

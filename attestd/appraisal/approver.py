@@ -92,7 +92,7 @@ def _refused(why: str) -> Approval:
 
 
 def _unsound_peer(evidence: Evidence) -> str:
-    if evidence.peer.source not in ("peerpidfd", "proved"):
+    if evidence.peer.source not in ("peerpidfd", "proved", "token"):
         return "the kernel named the caller by number only"
     return ""
 

@@ -10,6 +10,8 @@ of ours could have made the socket, so the listener must be ours too: the same
    interpreter file as this program, running the ``attestd`` script that lies beside our own ``attestctl``.
    Not for the system path: only root can have made its directory.
 
+On macOS the kernel names who used the other end last, so it is asked again after step 4.
+
 What step 4 cannot see: the command line is the listener's own words, so a hostile program of the same user that
 copies it and the interpreter passes. User mode does not protect against that (``usermode.NOT_PROTECTED``).
 """
@@ -19,22 +21,19 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from attestd.control.listening import listener_of, program_of, runs_attestd
+from attestd.control.places import system_runtime, user_runtime
 from attestd.errors import UnreachableError
 
-SYSTEM_SOCKET: Final = Path("/run/attestd/control.sock")
-_SO_PEERCRED: Final = 17
-_UCRED: Final = struct.Struct("3i")
+SYSTEM_SOCKET: Final = Path(system_runtime(), "control.sock")
 _START: Final = "start it with: attestd run --user"
 _OTHERS_WRITE: Final = 0o022
-_INTERPRETER_FLAGS: Final = frozenset({b"-I", b"-E", b"-P", b"-s", b"-B", b"-u"})
-"""Options without a value that a console script's interpreter may carry; the package's carry the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +58,15 @@ class Us:
         """Return the running process."""
         ours = Path(sys.argv[0])
         beside = (ours.resolve().parent, ours.absolute().parent, Path(sys.executable).parent)
-        return cls(uid=os.geteuid(), interpreter=Path(sys.executable), scripts=tuple(dict.fromkeys(beside)))
+        # A framework's Python starts another program than it says.
+        interpreter = Path(program_of(os.getpid())[0] if sys.platform == "darwin" else sys.executable)
+        return cls(uid=os.geteuid(), interpreter=interpreter, scripts=tuple(dict.fromkeys(beside)))
 
 
 def candidates(uid: int, environ: Mapping[str, str]) -> tuple[Place, ...]:
     """Return the places to look, in order."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    user = Path(runtime) if runtime.startswith("/") else Path(f"/run/user/{uid}")
+    user = Path(runtime) if runtime.startswith("/") else Path(user_runtime(uid))
     return (
         Place(path=user / "attestd" / "control.sock", system=False),
         Place(path=SYSTEM_SOCKET, system=True),
@@ -120,36 +121,30 @@ def _require_safe(directory: Path, uid: int) -> None:
 
 def prove_listener(sock: socket.socket, place: Place, owner_uid: int, us: Us) -> int:
     """Steps 3 and 4 on a connected socket; return the listener's pid. Raises UnreachableError."""
-    if sys.platform != "linux":
-        raise UnreachableError(f"cannot prove that attestd answers at {place.path}: not supported on {sys.platform}")
-    pid: int
-    uid: int
-    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_PEERCRED, _UCRED.size))
-    if uid != owner_uid and not (place.system and uid == 0):
-        raise UnreachableError(
-            f"cannot trust {place.path}: got a listener of uid {uid}, expected the socket's owner, uid {owner_uid}"
-        )
-    if owner_uid == us.uid and not place.system:
-        _require_attestd(pid, place, us)
+    try:
+        listener = uid, pid, _ = listener_of(sock)
+        if uid != owner_uid and not (place.system and uid == 0):
+            raise UnreachableError(
+                f"cannot trust {place.path}: got a listener of uid {uid}, expected the socket's owner, uid {owner_uid}"
+            )
+        if owner_uid == us.uid and not place.system:
+            _require_attestd(pid, place, us)
+            if listener_of(sock) != listener:
+                raise UnreachableError(f"cannot trust {place.path}: it is not pid {pid} any more that uses it")
+    except OSError as error:
+        raise UnreachableError(f"cannot prove who listens at {place.path}: {error.strerror}", hint=_START) from error
     return pid
 
 
 def _require_attestd(pid: int, place: Place, us: Us) -> None:
-    process = Path(f"/proc/{pid}")
     try:
-        same_interpreter = (process / "exe").samefile(us.interpreter)
-        words = (process / "cmdline").read_bytes().split(b"\0")[1:]
-        while words and words[0] in _INTERPRETER_FLAGS:
-            del words[0]
-        script = process / "cwd" / os.fsdecode(words[0]) if words and words[0] else None
-        expected = [directory / "attestd" for directory in us.scripts if (directory / "attestd").is_file()]
-        same_script = script is not None and script.is_file() and any(script.samefile(path) for path in expected)
+        found = runs_attestd(pid, map(str, us.scripts), str(us.interpreter))
     except OSError as error:
         raise UnreachableError(
             f"cannot look at pid {pid}, which listens at {place.path}: {error.strerror}",
             hint="it has ended or is not yours; " + _START,
         ) from error
-    if not (same_interpreter and same_script):
+    if not found:
         raise UnreachableError(
             f"cannot trust {place.path}: pid {pid} listens there, and it is not the attestd of this installation",
             hint="use the attestctl that was installed with the running attestd, or stop that process",

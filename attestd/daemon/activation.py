@@ -1,8 +1,10 @@
-"""Sockets that the service manager opened for us, or held for us while we were away: sd_listen_fds(3).
+"""Sockets that the service manager opened for us, or held for us while we were away: sd_listen_fds(3), and launchd's.
 
 Nothing is taken on trust. Each descriptor must be what its name says, else the daemon refuses to start: a listening
 stream socket, on the very path or loopback address that this instance serves, whose connections name their writers
 (SO_PASSCRED, which must be set before a connection is queued).
+
+launchd is asked for each name of its job, and passes each socket once; it holds nothing of ours.
 
 Names: ``control`` the control socket; ``http`` the loopback port, one for each address family; ``mcp-SERVER`` a socket
 that an earlier run of ours gave to the manager to hold.
@@ -14,7 +16,8 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Callable, MutableMapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -28,7 +31,11 @@ MOST = 4096
 CONTROL = "control"
 HTTP = "http"
 SERVER = "mcp-"
-_HINT = "see attestd.socket: systemctl cat attestd.socket"
+_HINT = (
+    "see the job: launchctl print system/dev.attestd.daemon"
+    if sys.platform == "darwin"
+    else "see attestd.socket: systemctl cat attestd.socket"
+)
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,18 +69,36 @@ def take(environ: MutableMapping[str, str], pid: int, *, first: int = FIRST) -> 
             "expected as many names as descriptors",
             hint=_HINT,
         )
+    return _adopted(list(enumerate(called, first)))
+
+
+def take_named(activated: Callable[[str], tuple[int, ...]]) -> Passed:
+    """Adopt what launchd made for our job. ``activated(name)``: the descriptors of a name, none where there are none.
+
+    Raises ConfigurationError as ``take``, and where launchd refuses.
+    """
+    try:
+        return _adopted([(fd, name) for name in (CONTROL, HTTP) for fd in activated(name)])
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot take the sockets of launchd: {error.strerror}",
+            hint="see: launchctl print system/dev.attestd.daemon",
+        ) from error
+
+
+def _adopted(named: list[tuple[int, str]]) -> Passed:
     with contextlib.ExitStack() as opened:
-        passed = _sorted(called, first, opened)
+        passed = _sorted(named, opened)
         opened.pop_all()
     return passed
 
 
-def _sorted(called: list[str], first: int, opened: contextlib.ExitStack) -> Passed:
+def _sorted(named: list[tuple[int, str]], opened: contextlib.ExitStack) -> Passed:
     """Each descriptor in its place; what was adopted is in ``opened``. Raises ConfigurationError."""
     control: list[socket.socket] = []
     http: list[socket.socket] = []
     servers: dict[str, socket.socket] = {}
-    for fd, name in enumerate(called, first):
+    for fd, name in named:
         sock = opened.enter_context(_socket(fd, name))
         _require_listening(sock, fd, name)
         if name == CONTROL and not control:

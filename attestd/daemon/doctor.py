@@ -24,7 +24,7 @@ from attestd.evidence.protocol import Feature
 FIXED_SQLITE = (3, 51, 3)
 """From here on two writers in WAL mode are safe; before, exactly one connection may write, which is what attestd
 has."""
-ESSENTIAL = frozenset({"pidfd"})
+ESSENTIAL = frozenset({"pidfd", "peer_token", "unique_ids"})
 WITHOUT = {
     "fallback": "images, command lines and environments are claims of the process: at most level 1 where it can forge "
     "them; clients are challenged",

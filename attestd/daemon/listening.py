@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attestd.daemon.activation import SERVER, Passed, require_at, require_loopback
 from attestd.daemon.notify import Notifier
+from attestd.daemon.platforms import loopback_refusal
 from attestd.enforcement.listener import BACKLOG, listen
 from attestd.enforcement.tcp_listener import listen_loopback
 from attestd.errors import ConfigurationError
@@ -52,6 +53,11 @@ class Listening:
 
     def loopback(self, port: int) -> list[socket.socket]:
         """Listeners on the loopback addresses. Raises ConfigurationError."""
+        if why := loopback_refusal():
+            raise ConfigurationError(
+                f"cannot listen on port {port} of the loopback addresses: {why}",
+                hint="set listen.port to 0; HTTP is served on the Unix sockets, and attestd-connect needs no port",
+            )
         passed, self._http = self._http, ()
         if passed:
             require_loopback(passed, port)

@@ -15,13 +15,15 @@ from pathlib import Path
 import click
 
 from attestd import __version__
-from attestd.daemon.activation import Passed, take
+from attestd.daemon.activation import Passed
 from attestd.daemon.config import load_settings
 from attestd.daemon.journal import logging_to
 from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths, policy_directory, system_paths, user_paths
+from attestd.daemon.platforms import most_descriptors, passed_sockets
 from attestd.errors import AttestdError, ConfigurationError, ExitCode, NothingToDoError
 
+START = "launchctl kickstart system/dev.attestd.daemon" if sys.platform == "darwin" else "systemctl start attestd"
 LOG = logging.getLogger("attestd")
 
 
@@ -116,15 +118,15 @@ def _unseal(paths: Paths | None) -> None:
 
 
 def _run(paths: Paths, recorder: str | None, *, process_events: bool) -> None:
-    if sys.platform != "linux":
-        raise ConfigurationError("cannot run on this platform: this version attests on Linux only")
+    if sys.platform not in {"linux", "darwin"}:
+        raise ConfigurationError("cannot run on this platform: this version attests on Linux and macOS only")
     if not paths.user_mode:
         _require_service(paths)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if soft < (most := most_descriptors(hard)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     notifier = Notifier.from_environment(os.environ, os.getpid())
-    passed = take(os.environ, os.getpid())
+    passed = passed_sockets(os.environ, os.getpid())
     import uvloop  # noqa: PLC0415 - only the daemon needs it
 
     with logging_to(sys.stderr, os.environ):
@@ -136,7 +138,7 @@ def _require_service(paths: Paths) -> None:
     if os.geteuid() == 0:
         raise ConfigurationError(
             "cannot run as root: the system service has a user of its own",
-            hint="start it with: systemctl start attestd; for yourself alone: attestd run --user",
+            hint=f"start it with: {START}; for yourself alone: attestd run --user",
         )
     if not paths.state.is_dir():
         raise ConfigurationError(

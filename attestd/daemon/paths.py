@@ -1,7 +1,7 @@
 """Where everything lives (docs/reference/configuration.md). One place; nothing else builds these paths.
 
 User mode follows the XDG directories of one user; system mode the usual system directories. ``XDG_RUNTIME_DIR`` falls
-back to ``/run/user/<uid>``, because clients start the shim with a stripped environment and both must agree.
+back to one place (``control.places``), because clients start the shim with a stripped environment and both must agree.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from attestd.control.places import system_runtime, user_runtime
 from attestd.errors import ConfigurationError
 
 
@@ -109,15 +110,16 @@ def user_paths() -> Paths:
         )
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(home) / ".config")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path(home) / ".local" / "state")
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or user_runtime(os.getuid()))
     return Paths(config=config / "attestd", state=state / "attestd", runtime=runtime / "attestd", user_mode=True)
 
 
 def system_paths() -> Paths:
     """Paths of system mode."""
-    return Paths(
-        config=Path("/etc/attestd"), state=Path("/var/lib/attestd"), runtime=Path("/run/attestd"), user_mode=False
-    )
+    config, state = Path("/etc/attestd"), Path("/var/lib/attestd")
+    if sys.platform == "darwin":
+        config, state = Path("/Library/Application Support/attestd"), Path("/var/db/attestd")
+    return Paths(config=config, state=state, runtime=Path(system_runtime()), user_mode=False)
 
 
 def policy_directory() -> Path:

@@ -16,14 +16,11 @@ from attestd.daemon.control_server import Attested, ControlLimits, ControlServer
 from attestd.daemon.listening import Listening
 from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths
-from attestd.daemon.platforms import host_id, open_platform
-from attestd.daemon.polkit import Polkit
+from attestd.daemon.platforms import host_id, open_authority, open_launcher, open_platform
 from attestd.daemon.self_check import SelfCheck, SelfCheckError
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
-from attestd.launch.client import ProcessLauncher
-from attestd.launch.system_client import SystemLauncher
 from attestd.mediation import Attested as Bound
 from attestd.mediation import attest
 
@@ -60,12 +57,12 @@ class Serving:
                 paths=paths,
                 kernel=platform.kernel,
                 recorder=platform.recorder,
-                launcher=ProcessLauncher() if paths.user_mode else SystemLauncher(paths.launcher),
+                launcher=open_launcher(paths),
                 host_id=host_id() or "unknown",
                 acceptors=platform.acceptors,
                 sealer=platform.sealer,
                 listening=listening,
-                authority=None if paths.user_mode else Polkit(),
+                authority=None if paths.user_mode else open_authority(),
             )
         except BaseException:
             platform.close()

@@ -61,6 +61,7 @@ def register(instance: Instance, name: str, path: Path, peer: str = "") -> None:
     instance.grant(server=name)
 
 
+@pytest.mark.anywhere
 def test_a_server_on_its_own_socket_is_served(instance: Instance):
     """Calls reach it, its image is in the audit log and in ``servers show``, and its end is told."""
     with listening(instance, "good") as path:
@@ -90,6 +91,7 @@ def test_a_server_that_is_not_there(instance: Instance):
             client.process.kill()
 
 
+@pytest.mark.anywhere
 def test_a_stranger_on_the_socket_gets_nothing(instance: Instance):
     """A program other than the one that the registry names is refused as untrusted, and hears not one byte."""
     with listening(instance, "stranger") as path:

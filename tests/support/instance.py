@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,10 @@ class Instance:
         self.process_events = False
         """Whether the daemon follows process events where there is no recorder."""
         self.calls = root / "calls"
+        self.scripts = SCRIPTS
+        """Where the programs are."""
+        self.pass_fds: tuple[int, ...] = ()
+        """What the daemon inherits."""
         self.environment = {
             "PATH": f"{SCRIPTS}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "LANG": "C.UTF-8",
@@ -176,11 +180,12 @@ class Instance:
         log = (self.root / "daemon.log").open("ab")
         events = "--process-events" if self.process_events else "--no-process-events"
         self.process = subprocess.Popen(
-            [str(SCRIPTS / "attestd"), "run", "--user", "--recorder", self.recorder, events],
+            [str(self.scripts / "attestd"), "run", "--user", "--recorder", self.recorder, events],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=self.pass_fds,
         )
         log.close()
         if wait:
@@ -216,12 +221,16 @@ class Instance:
 
     # -- programs ---------------------------------------------------------------------------------------------------
 
+    def command(self, program: str) -> list[str]:
+        """The words that run one of our programs."""
+        return [str(self.scripts / program)]
+
     def run(
         self, program: str, *words: str, stdin: str | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run one of our programs to its end."""
         return subprocess.run(
-            [str(SCRIPTS / program), *words],
+            [*self.command(program), *words],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -390,6 +399,15 @@ def approver_digest() -> str:
     return _APPROVER[0]
 
 
+def of_linux(root: Path) -> Instance:
+    """An instance on this machine as it is, which this process may approve for."""
+    return Instance(root, approvers=[approver_digest()])
+
+
+MACHINES: list[Callable[[Path], Instance]] = [of_linux]
+"""What makes instances; the last one is in use (the fixture ``machine`` of tests/conftest.py)."""
+
+
 @contextlib.contextmanager
 def running(
     root: Path,
@@ -399,7 +417,7 @@ def running(
     **settings: Mapping[str, Any],
 ) -> Iterator[Instance]:
     """A started instance with echo servers of these names (default: one called echo)."""
-    instance = Instance(root, approvers=[approver_digest()])
+    instance = MACHINES[-1](root)
     instance.recorder = recorder or instance.recorder
     instance.process_events = process_events
     for table, values in settings.items():

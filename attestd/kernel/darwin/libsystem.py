@@ -73,6 +73,12 @@ class Functions(Protocol):
     def acl_free(self, thing: Any, /) -> int:
         """0, or -1."""
 
+    def launch_activate_socket(self, name: bytes, fds: Any, count: Any, /) -> int:
+        """0 or an errno: ESRCH, launchd does not know us; ENOENT, no such socket; EALREADY. To be freed."""
+
+    def free(self, pointer: Any, /) -> None:
+        """Give memory back."""
+
     def gethostuuid(self, uuid: Any, timeout: Any, /) -> int:
         """0, or -1."""
 
@@ -113,6 +119,8 @@ def _signatures() -> tuple[tuple[str, list[Any], Any], ...]:
         ("acl_to_text", [pointer, pointer], pointer),
         ("acl_free", [pointer], number),
         ("gethostuuid", [pointer, pointer], number),
+        ("launch_activate_socket", [ctypes.c_char_p, pointer, pointer], number),
+        ("free", [pointer], None),
     )
 
 
@@ -286,6 +294,19 @@ class System:
         if self._c.gethostuuid(buffer, ctypes.byref(abi.Timespec(1, 0))) != 0:
             raise _failed()
         return buffer.raw
+
+    def activated(self, name: str) -> tuple[int, ...]:
+        """The listening descriptors that launchd made under that name of our job; they are ours now. Raises OSError."""
+        array, count = ctypes.c_void_p(), ctypes.c_size_t()
+        error = self._c.launch_activate_socket(name.encode(), ctypes.byref(array), ctypes.byref(count))
+        if error:
+            raise OSError(error, os.strerror(error))
+        if not array.value:
+            return ()
+        try:
+            return tuple((ctypes.c_int * count.value).from_address(array.value))
+        finally:
+            self._c.free(array)
 
     def events(self) -> int:
         """A new kqueue; the caller closes it."""

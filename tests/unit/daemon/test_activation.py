@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attestd.daemon.activation import Passed, require_at, require_loopback, take
+from attestd.daemon.activation import Passed, require_at, require_loopback, take, take_named
 from attestd.errors import ConfigurationError
 
 PID = 4242
@@ -144,3 +144,27 @@ def test_only_our_port_of_loopback(short_tmp: Path):
         for sockets, wanted in (((right,), port + 1), ((right, wide), port), ((unix,), port)):
             with pytest.raises(ConfigurationError, match="expected a loopback address"):
                 require_loopback(sockets, wanted)
+
+
+def test_what_launchd_made(short_tmp: Path, laid: Pass):
+    """Its sockets are adopted by name and verified as those of systemd; names that the job has not are none."""
+    laid(("control", listening(short_tmp / "c")))
+    passed = take_named(lambda name: (FIRST,) if name == "control" else ())
+    assert passed.control is not None
+    assert passed.control.getsockname() == str(short_tmp / "c")
+    assert (passed.http, passed.servers) == ((), {})
+    passed.close()
+    assert take_named(lambda _: ()) == Passed()
+
+
+def test_launchd_refuses(laid: Pass):
+    """A second take, and a descriptor that does not listen, are errors of the configuration."""
+
+    def taken(name: str) -> tuple[int, ...]:
+        raise OSError(114, f"{name} was taken")
+
+    with pytest.raises(ConfigurationError, match="cannot take the sockets of launchd: control was taken"):
+        take_named(taken)
+    laid(("control", socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
+    with pytest.raises(ConfigurationError, match="does not listen"):
+        take_named(lambda name: (FIRST,) if name == "control" else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,3 +103,11 @@ def test_an_http_socket_that_nobody_configured(short_tmp: Path):
     """Its clients would hang: the daemon refuses to start and says what to do."""
     with socket.create_server(("127.0.0.1", 0)) as sock, pytest.raises(ConfigurationError, match=r"listen\.port is 0"):
         Listening(Passed(http=(sock,))).settle(short_tmp, 0)
+
+
+def test_no_loopback_where_nobody_could_be_attested(monkeypatch: pytest.MonkeyPatch):
+    """The port is refused with the reason and what to do, before anything listens."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ConfigurationError, match="cannot listen on port 4000") as raised:
+        Listening().loopback(4000)
+    assert "listen.port to 0" in raised.value.hint

@@ -103,7 +103,7 @@ def test_another_platform_is_refused_loudly(monkeypatch: pytest.MonkeyPatch, hom
     monkeypatch.setattr(sys, "platform", "freebsd")
     result = run("run", "--user")
     assert result.exit_code == ExitCode.CONFIGURATION
-    assert "Linux only" in result.output
+    assert "Linux and macOS only" in result.output
 
 
 async def test_serving_until_a_signal(home: Path, caplog: pytest.LogCaptureFixture):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_system_mode_has_the_systems_places():
     )
     assert not paths.user_mode
     assert str(paths.launcher) == "/run/attestd-launcher.sock"  # the daemon may not write there
+
+
+def test_system_mode_of_macos(monkeypatch: pytest.MonkeyPatch):
+    """The directories that packaging/launchd makes."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    paths = system_paths()
+    assert str(paths.config) == "/Library/Application Support/attestd"
+    assert (str(paths.state), str(paths.runtime)) == ("/var/db/attestd", "/var/run/attestd")
+    assert str(paths.control) == "/var/run/attestd/control.sock"
 
 
 def test_the_shipped_policy_is_found():
