@@ -77,6 +77,28 @@ s.listen()
 print("ready", flush=True)
 time.sleep(60)
 """
+HTTP = """
+import http.client, json, socket, sys
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect(sys.argv[1])
+headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+def ask(message):
+    connection.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", **message}), headers)
+    answer = connection.getresponse()
+    headers["Mcp-Session-Id"] = answer.headers.get("Mcp-Session-Id", headers.get("Mcp-Session-Id", ""))
+    return answer.read().decode()
+
+hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+first = ask({"id": 1, "method": "initialize", "params": hello})
+if '"error"' in first:
+    print(first)
+else:
+    ask({"method": "notifications/initialized"})
+    print(ask({"id": 2, "method": "tools/call", "params": {"name": "echo", "arguments": {"over": "http"}}}))
+"""
+"""A client of Streamable HTTP on a Unix socket, without an SDK."""
 HELLO = (
     '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},'
     '"clientInfo":{"name":"t","version":"1"}}}\n'
@@ -172,6 +194,20 @@ def test_another_image_is_refused(instance: MacInstance):
     assert "result" not in said
     assert not [call for call in instance.executed() if call["arguments"].get("from") == "other"]
     assert instance.records(kind="session", cause="image_changed", server="echo")
+
+
+def test_http_on_a_unix_socket(instance: MacInstance):
+    """The first byte decides the framing here too: refused, approved, then served over HTTP."""
+    script = instance.script("over_http.py", HTTP)
+
+    def said() -> str:
+        words = [sys.executable, str(script), str(instance.socket())]
+        done = subprocess.run(words, env=instance.environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    instance.approve(json.loads(said())["error"]["data"]["code"])
+    assert '"result"' in said()
+    assert instance.executed()[-1]["arguments"] == {"over": "http"}
 
 
 def test_what_cannot_be_enforced_is_refused(instance: MacInstance):

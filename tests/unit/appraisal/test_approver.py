@@ -25,6 +25,10 @@ from tests.support.evidence import (
     init,
     inline_of,
     link_of,
+    mac_desk,
+    mac_evidence_of,
+    mac_program,
+    mac_zsh,
     npm_tool,
     python_client,
     script_of,
@@ -213,3 +217,21 @@ def test_named_digest_of_unknown_code(kind: str):
 def test_no_approvers_by_default():
     """Without configuration no program approves."""
     assert asked(DEMO, init()).how is How.REFUSED
+
+
+def on_a_mac(link: Link) -> Link:
+    """The same program, as macOS shows it in a terminal window."""
+    mac = mac_program(link.exe.path if link.exe else "", "python3", status=0x20000003)
+    return msgspec.structs.replace(link, signature=mac.signature, namespaces=mac.namespaces, tty=mac.tty)
+
+
+def test_a_clean_chain_on_macos():
+    """Zsh under login under Terminal, named by the token of the socket; not under an agent, nor by pid alone."""
+    desk = (mac_zsh(), *mac_desk())
+    clean = mac_evidence_of(on_a_mac(attestctl()), *desk)
+    assert answer(clean, USER_MODE, frozenset()) == Approval(how=How.CLEAN_CHAIN)
+    named = msgspec.structs.replace(clean, peer=msgspec.structs.replace(clean.peer, source="pid-only"))
+    assert answer(named, USER_MODE, frozenset()).reason == "the kernel named the caller by number only"
+    agent = mac_program("/Users/u/agent", "Q6L2SF6YDW/agent", signer="Developer ID")
+    under = mac_evidence_of(on_a_mac(attestctl()), mac_zsh("attestctl approve X"), agent, *desk)
+    assert answer(under, USER_MODE, frozenset()).how is How.REFUSED

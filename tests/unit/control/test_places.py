@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import sys
 
@@ -21,7 +20,7 @@ def test_on_macos(monkeypatch: pytest.MonkeyPatch):
     """Below the home directory that the account has, not that the environment says; short enough for a socket."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setenv("HOME", "/elsewhere")
-    assert places.user_runtime(os.getuid()) == f"{pwd.getpwuid(os.getuid()).pw_dir}/.local/run"
+    assert places.user_runtime(0) == f"{pwd.getpwuid(0).pw_dir}/.local/run"
     assert places.user_runtime(1_999_999_999) == "/var/empty"
     assert places.system_runtime() == "/var/run/attestd"
     assert len(f"/Users/{'x' * 20}/.local/run/attestd/mcp/{'s' * 30}.sock") < 104

@@ -6,13 +6,14 @@ from attestd.errors import AttestdError, ExitCode
 from attestd.launch.client import ProcessLauncher
 from attestd.launch.protocol import Backend, Launcher, LaunchError
 from attestd.launch.server import ServerProcess
+from attestd.launch.session_launcher import NoLauncher, SessionLauncher
 
 
 def test_the_real_ones_implement_the_protocols() -> None:
     """The assignments type-check, and every member of the protocols exists."""
-    launcher: type[Launcher] = ProcessLauncher
+    launchers: tuple[type[Launcher], ...] = (ProcessLauncher, SessionLauncher, NoLauncher)
     backend: type[Backend] = ServerProcess
-    assert all(hasattr(launcher, name) for name in ("start", "close"))
+    assert all(hasattr(launcher, name) for launcher in launchers for name in ("start", "close"))
     assert all(hasattr(backend, name) for name in ("finish", "stop", "stderr_tail"))
 
 
