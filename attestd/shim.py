@@ -51,15 +51,13 @@ NAME_CHARACTERS = NAME_FIRST + "._-"
 NAME_LENGTH, CONNECT_S = 64, 10
 BLOCK_BYTES, LINE_BYTES = 1 << 17, 16 << 20
 _TIMEVAL = CONNECT_S.to_bytes(8, sys.byteorder) + bytes(8)
-OFFER = b"\0"
+OFFER = TAKEN = b"\0"
 """The first byte, when the descriptors come with it; no JSON text begins with it."""
-TAKEN, DECLINED = b"\0", b"\1"
-REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = -31403, 2, 5
+DECLINED, REFUSED, EXIT_USAGE, EXIT_UNREACHABLE = b"\1", -31403, 2, 5
 
 AF_UNIX = SOCK_STREAM = SCM_RIGHTS = 1
 SO_PEERCRED, SO_PEERPIDFD, ENOPROTOOPT = 17, 77, 92
-S_IFMT, S_IFIFO, S_IFSOCK = 0o170000, 0o010000, 0o140000
-STICKY, OTHERS_WRITE = 0o1000, 0o022
+S_IFMT, S_IFIFO, S_IFSOCK, STICKY, OTHERS_WRITE = 0o170000, 0o010000, 0o140000, 0o1000, 0o022
 INTERPRETER_FLAGS = (b"-I", b"-E", b"-P", b"-s", b"-B", b"-u")
 """Options without a value that a console script's interpreter may carry."""
 
@@ -437,13 +435,14 @@ def _error(method: str, away: Away, server: str) -> "dict[str, object]":
 
 
 def _unreachable(target: Target, error: OSError) -> Away:
+    reason, hint = (error.strerror or str(error)).lower(), target.hint
     if isinstance(error, FileNotFoundError):
         reason = "no such socket"
+        if os.path.exists(os.path.join(os.path.dirname(target.path), "..", "control.sock")):
+            hint = f'if it runs, it has no server "{target.server}" (attestctl servers list shows them); else {hint}'
     elif isinstance(error, BlockingIOError):
         reason = f"it accepts no connection within {CONNECT_S} s"
-    else:
-        reason = (error.strerror or str(error)).lower()
-    return Away("daemon_unreachable", f"cannot reach the daemon at {target.path}: {reason}", target.hint)
+    return Away("daemon_unreachable", f"cannot reach the daemon at {target.path}: {reason}", hint)
 
 
 def _untrusted(text: str) -> Away:

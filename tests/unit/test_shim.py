@@ -568,6 +568,21 @@ def test_system_rules_accept_the_service_user(installed: Installation, monkeypat
         shim.verify_place(target)
 
 
+def test_a_daemon_that_has_no_such_server(installed: Installation) -> None:
+    """Where the daemon's control socket is, the hint names the likelier reason first."""
+    target = shim.Target("time", str(installed.socket), system=False, user=True)
+    with pytest.raises(shim.Away, match="no such socket") as without:
+        shim.reach(target)
+    assert without.value.hint == "start it with: attestd run --user"
+    (installed.mcp.parent / "control.sock").touch()
+    with pytest.raises(shim.Away, match="no such socket") as beside:
+        shim.reach(target)
+    assert beside.value.hint == (
+        'if it runs, it has no server "time" (attestctl servers list shows them); '
+        "else start it with: attestd run --user"
+    )
+
+
 def test_a_service_that_is_away_is_knocked_for(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to its control socket starts it, and the shim goes on once it has spoken there; else it is away."""
     monkeypatch.setattr(shim, "SYSTEM_DIR", str(installed.mcp.parent))
