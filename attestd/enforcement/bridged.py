@@ -100,6 +100,11 @@ class BridgedLink:
         """From the link below."""
         self._turn(partial(self._bridge.malformed, request_id, error))
 
+    def server_streams(self, request_id: str | int) -> None:
+        """From the link below. Not told where something is translated: its error may need an HTTP status."""
+        if self._direct is not None:
+            self._owner.server_streams(request_id)
+
     def server_gone(self, cause: Cause, text: str) -> None:
         """From the link below."""
         self._stop_timer()

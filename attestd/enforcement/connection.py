@@ -189,6 +189,9 @@ class Connection:
         """From the link."""
         self._carry_out(self.session.server_malformed(request_id, error, MessageClock()))
 
+    def server_streams(self, request_id: str | int) -> None:
+        """Nothing: an answer in lines has no head."""
+
     def server_gone(self, cause: Cause, text: str) -> None:
         """From the link."""
         self._uplink.lost()

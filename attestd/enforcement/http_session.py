@@ -3,7 +3,8 @@
 Where a message of the session goes: an answer to the exchange whose request it answers; progress and what a
 subscription tells to the exchange that asked for it; a request or log message of the server to the oldest exchange
 that is waiting; everything else to the client's own stream (GET), and until there is one into the log. An answer is
-plain JSON unless something had to be said before it, or it takes long: then the exchange has become a stream.
+plain JSON unless something had to be said before it, or the client asked for that and the server's answer is a stream,
+or it takes long: then the exchange has become a stream.
 
 Three kinds. ``session``: 2025-03-26 to 2025-11-25, named by our session id; streams can be resumed. ``pool``:
 2026-07-28, and calls without any session; it belongs to the process and ends when nobody has used it for a while.
@@ -29,9 +30,10 @@ from attestd.errors import Cause
 from attestd.wire.framing import Line
 from attestd.wire.http_response import PING, Chunks, event, priming
 from attestd.wire.http_rules import SESSION, STATUS
-from attestd.wire.model import Era, Json, Kind, WireError
+from attestd.wire.model import CallRequest, Era, Json, Kind, WireError
 from attestd.wire.parse import BATCH_REVISION, INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.server import ServerMessage
+from attestd.wire.translate import META_LEVEL
 
 PRIMED_FROM = "2025-11-25"
 """The first revision whose clients understand an event without data."""
@@ -225,6 +227,20 @@ class HttpSession:
     def server_malformed(self, request_id: str | int, error: WireError) -> None:
         """From the link."""
         self._carry_out(self.session.server_malformed(request_id, error, MessageClock()))
+
+    def server_streams(self, request_id: str | int) -> None:
+        """From the link: who asked for events gets its stream now, not with the first of them.
+
+        Not before the session is established: until then its name cannot stand in the head. Other calls are answered
+        as JSON where nothing comes before the answer: after a stream many clients begin a new connection, and that
+        costs an attestation.
+        """
+        call, entry = self._calls.get(request_id), self.session.outstanding.get(request_id)
+        named = self.kind == "pool" or (self.kind == "session" and self.established)
+        if call is None or entry is None or not named or not _wants_events(entry.request):
+            return
+        if call.exchange is not None and call.exchange.takes_events:
+            self._stream(call)
 
     def server_gone(self, cause: Cause, text: str) -> None:
         """From the link."""
@@ -453,6 +469,13 @@ class HttpSession:
     def open(self) -> bool:
         """Whether it takes requests."""
         return not self._closed and self.session.state is State.OPEN
+
+
+def _wants_events(request: CallRequest) -> bool:
+    """Whether the client asked to be told of something before the answer."""
+    meta = request.message.params.get("_meta")
+    levelled = isinstance(meta, dict) and META_LEVEL in meta
+    return request.progress_token is not None or request.method == "subscriptions/listen" or levelled
 
 
 def _own(message: ServerMessage) -> bool:

@@ -82,6 +82,9 @@ class LinkOwner(Protocol):
     def server_malformed(self, request_id: str | int, error: WireError) -> None:
         """A line that appears to answer this request is not MCP; nothing of it is passed on."""
 
+    def server_streams(self, request_id: str | int) -> None:
+        """The answer to this request has begun as a stream; nothing of what it will say is here yet."""
+
     def server_gone(self, cause: Cause, text: str) -> None:
         """The back end ended or broke the protocol; called once."""
 

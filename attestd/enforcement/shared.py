@@ -214,6 +214,13 @@ class SharedServer:
             link, original = entry
             link.malformed(original, error)
 
+    def server_streams(self, request_id: str | int) -> None:
+        """Tell the one session whose request is answered."""
+        entry = self._requests.get(request_id) if isinstance(request_id, int) else None
+        if entry is not None:
+            link, original = entry
+            link.streams(original)
+
     def server_gone(self, cause: Cause, text: str) -> None:
         """The back end ended: every session ends with it; the next caller starts it again."""
         self._link = None
@@ -345,6 +352,10 @@ class SharedLink:
     def malformed(self, request_id: str | int, error: WireError) -> None:
         """The answer to a request of the session is not MCP."""
         self._connection.server_malformed(request_id, error)
+
+    def streams(self, request_id: str | int) -> None:
+        """The answer to a request of the session has begun as a stream."""
+        self._connection.server_streams(request_id)
 
     def gone(self, cause: Cause, text: str) -> None:
         """The back end is gone for this session."""

@@ -112,6 +112,8 @@ class StreamableLink(HttpLink):
         media = exchange.answer.media
         self._left(item)
         if media == STREAM:
+            if item.id is not None and not item.internal:
+                self._owner.server_streams(item.id)
             await self._events(item, exchange)
         elif media == "application/json":
             await self._receive(await exchange.content(self._limits.message_bytes), item)

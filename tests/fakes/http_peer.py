@@ -169,6 +169,7 @@ class Owner:
         self.failures: dict[str | int, WireError] = {}
         self.gone: list[tuple[Cause, str]] = []
         self.relieved = 0
+        self.streams: list[str | int] = []
         self._news = asyncio.Event()
 
     def server_message(self, message: ServerMessage) -> None:
@@ -180,6 +181,10 @@ class Owner:
         """Keep it."""
         self.failures[request_id] = error
         self._news.set()
+
+    def server_streams(self, request_id: str | int) -> None:
+        """Keep it."""
+        self.streams.append(request_id)
 
     def server_gone(self, cause: Cause, text: str) -> None:
         """Keep it."""

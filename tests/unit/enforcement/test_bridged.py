@@ -60,6 +60,9 @@ class Owner:
     def server_malformed(self, request_id: Any, error: WireError) -> None:
         self.malformed.append((request_id, error.cause))
 
+    def server_streams(self, request_id: Any) -> None:
+        self.did.append(request_id)
+
     def server_gone(self, cause: Cause, text: str) -> None:
         self.did.append((cause, text))
 
@@ -91,6 +94,17 @@ async def test_native_messages_pass_with_their_lines(parts: tuple[BridgedLink, L
     bridged.send({"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, b"second\n")
     assert link.lines == [b"first\n", b"second\n"]
     assert owner.shown[0]["id"] == 1
+
+
+async def test_a_stream_is_told_of_where_nothing_is_translated(parts: tuple[BridgedLink, Link, Owner]):
+    """The answer to a translated request may still need a status of its own."""
+    bridged, _, owner = parts
+    bridged.send(DISCOVER)
+    bridged.server_streams(1)
+    assert owner.did == []
+    bridged.server_message(message(id=1, result=discovery()))
+    bridged.server_streams(2)
+    assert owner.did == ["relieved", 2]
 
 
 async def test_the_client_waits_while_the_server_is_asked(parts: tuple[BridgedLink, Link, Owner]):

@@ -10,7 +10,7 @@ import pytest
 from attestd.enforcement import http_session as module
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
-from tests.support.http_inside import META, HttpInside
+from tests.support.http_inside import HELLO, INITIALIZE, META, HttpInside
 from tests.support.waiting import until
 
 
@@ -76,6 +76,63 @@ async def test_progress_makes_a_stream_of_its_exchange(inside: HttpInside):
     stream = await two.response()
     assert [message.get("method", message.get("id")) for message in stream.messages] == ["notifications/progress", 2]
     assert [event["id"] for event in stream.events] == ["ab.1.0", "ab.1.1", "ab.1.2"]
+
+
+async def test_who_asked_for_progress_gets_its_stream_when_the_servers_begins(inside: HttpInside):
+    """Before anything was said on it, and it can be resumed from there; other calls are still answered as JSON."""
+    one, two, again = inside.connect(), inside.connect(), inside.connect()
+    session = await inside.session(one)
+    await one.post(call(1, "t1"), mcp_session_id=session)
+    await two.post(call(2), mcp_session_id=session)
+    await inside.forwarded()
+    await inside.forwarded()
+    for number in (1, 2, 3):
+        inside.sessions[0].server_streams(number)
+    begun = await one.response(1)
+    assert (begun.headers["content-type"], begun.messages) == ("text/event-stream", [])
+    one.far.close()
+    await until(lambda: inside.gone == 1)
+    await inside.far.send(result(1), result(2))
+    assert (await two.response()).headers["content-type"] == "application/json"
+    last = begun.events[0]["id"]
+    await again.post(None, method="GET", mcp_session_id=session, last_event_id=last)
+    assert [message["id"] for message in (await again.response()).messages] == [1]
+
+
+async def test_no_stream_begins_where_its_client_takes_none(inside: HttpInside):
+    """It gets JSON, as it asked."""
+    one = inside.connect()
+    session = await inside.session(one)
+    await one.post(call(1, "t"), mcp_session_id=session, accept="application/json")
+    await inside.forwarded()
+    inside.sessions[0].server_streams(1)
+    await inside.far.send(result(1))
+    assert (await one.response()).json["id"] == 1
+
+
+async def test_no_stream_begins_before_the_session_is_established(inside: HttpInside):
+    """The session's name stands in the head of the answer to initialize."""
+    one = inside.connect()
+    params = {**INITIALIZE, "_meta": {"progressToken": "t"}}
+    await one.post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+    await inside.forwarded()
+    inside.sessions[0].server_streams(0)
+    await inside.far.send({"jsonrpc": "2.0", "id": 0, "result": HELLO})
+    assert (await one.response()).headers["mcp-session-id"] == inside.sessions[0].name
+
+
+@pytest.mark.parametrize("asked", [{"progressToken": "t"}, {"io.modelcontextprotocol/logLevel": "info"}])
+async def test_a_stream_of_the_modern_era_begins_with_the_servers(inside: HttpInside, asked: dict[str, str]):
+    """An error in it is an event: the status has been said."""
+    one = inside.connect()
+    body = modern(1)
+    body["params"] = {"_meta": {**META, **asked}}
+    await one.post(body, **HEADERS)
+    await inside.forwarded()
+    inside.sessions[0].server_streams(1)
+    await inside.far.send({"jsonrpc": "2.0", "id": 1, "error": {"code": -32602, "message": "no"}})
+    answer = await one.response()
+    assert (answer.status, answer.messages[0]["error"]["code"]) == (200, -32602)
 
 
 async def test_a_question_of_the_server_goes_to_the_oldest_exchange(inside: HttpInside):

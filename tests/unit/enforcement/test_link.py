@@ -34,6 +34,9 @@ class Owner:
     def server_malformed(self, request_id: str | int, error: WireError) -> None:
         self.malformed.append((request_id, error.cause))
 
+    def server_streams(self, request_id: str | int) -> None:
+        """Lines have none."""
+
     def server_gone(self, cause: Cause, text: str) -> None:
         self.gone.append((cause, text))
 

@@ -32,6 +32,7 @@ class Caller:
         self.malformed: list[tuple[str | int, str]] = []
         self.gone: list[tuple[Cause, str]] = []
         self.relieved = 0
+        self.streams: list[str | int] = []
         self.link: SharedLink
 
     def server_message(self, message: ServerMessage) -> None:
@@ -39,6 +40,9 @@ class Caller:
 
     def server_malformed(self, request_id: str | int, error: WireError) -> None:
         self.malformed.append((request_id, error.message))
+
+    def server_streams(self, request_id: str | int) -> None:
+        self.streams.append(request_id)
 
     def server_gone(self, cause: Cause, text: str) -> None:
         self.gone.append((cause, text))
@@ -126,6 +130,17 @@ async def test_equal_ids_of_two_callers_do_not_meet(hub: Hub):
     await until(lambda: len(one.messages) == 2 and len(two.messages) == 1)
     assert one.results == {1: {"tool": "a"}, "1": {"tool": "c"}}
     assert two.results == {1: {"tool": "b"}}
+
+
+async def test_an_answer_that_begins_as_a_stream(hub: Hub):
+    """Only the caller whose request it answers is told, by its own id."""
+    one, two = await hub.callers(2)
+    one.link.send(call("a", 1))
+    two.link.send(call("b", "x"))
+    asked = {each["params"]["name"]: each["id"] for each in [await hub.far.message() for _ in range(2)]}
+    hub.server.server_streams(asked["b"])
+    hub.server.server_streams(99)
+    assert (one.streams, two.streams) == ([], ["x"])
 
 
 async def test_an_answer_to_nobody_is_dropped(hub: Hub):

@@ -17,6 +17,7 @@ from attestd.enforcement.streamable_link import StreamableLink
 from attestd.errors import Cause
 from attestd.wire.model import Kind, Limits
 from tests.fakes.http_peer import Caller, HttpPeer, Owner, PlainDoor
+from tests.support.waiting import until
 
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
@@ -111,9 +112,13 @@ async def test_a_legacy_session(table: Table):
 
 
 async def test_an_answer_as_a_stream(table: Table):
-    """Progress, a question of the server, and the answer, each at once; the client's word goes back as a post."""
+    """Its beginning, progress, a question of the server, and the answer, each at once.
+
+    The client's word goes back as a post.
+    """
     caller, _ = await table.asked(ask(2, "tools/call", name="x"))
     await caller.stream()
+    await until(lambda: table.owner.streams == [2])
     await caller.event(
         {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
     )

@@ -48,6 +48,9 @@ class Owner:
         del text
         self.told.append(cause)
 
+    def server_streams(self, request_id: Any) -> None:
+        """Not told."""
+
     def server_gone(self, cause: Cause, text: str) -> None:
         self.told.append((cause, text))
 
