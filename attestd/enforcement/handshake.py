@@ -19,6 +19,7 @@ OWN_ID: Final = "attestd-again-"
 """Begins the ids of requests that the link makes itself."""
 SUBSCRIPTIONS: Final = 4096
 """Subscriptions that are remembered; more are not made again."""
+_REMEMBERED: Final = frozenset({"initialize", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 Body = dict[str, Any]
 
 
@@ -42,7 +43,7 @@ class Handshake:
 
     def answered(self, body: Body, message: ServerMessage) -> None:
         """A request of the client was answered with a result: remember what it changed."""
-        if message.kind is not Kind.RESULT:
+        if message.kind is not Kind.RESULT or body.get("method") not in _REMEMBERED:
             return
         params = body.get("params")
         uri = str(params.get("uri")) if isinstance(params, dict) else ""

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError
+from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError, SilentError
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.urls import Url, UrlError, within_origin
@@ -52,14 +52,15 @@ class Exchange:
         self._connection = connection
         self._client = client
 
-    async def chunk(self) -> bytes:
-        """Some of the content; empty at its end. Raises HttpError."""
+    async def chunk(self, patience: float | None = None) -> bytes:
+        """Some of the content; empty at its end. Raises HttpError, SilentError after ``patience`` seconds."""
+        self._connection.patience = patience
         return await self._connection.chunk()
 
     async def content(self, limit: int) -> bytes:
         """The rest of the content. Raises HttpError, also if it is above ``limit`` bytes."""
         parts = bytearray()
-        while data := await self.chunk():
+        while data := await self._connection.chunk():
             parts += data
             if len(parts) > limit:
                 self.close()
@@ -100,15 +101,22 @@ class HttpClient:
         self.release(await self._connected())
 
     async def request(
-        self, method: str, headers: Headers, body: bytes, *, repeatable: bool, url: Url | None = None
+        self,
+        method: str,
+        headers: Headers,
+        body: bytes,
+        *,
+        repeatable: bool,
+        url: Url | None = None,
+        patience: float | None = None,
     ) -> Exchange:
-        """One request and the head of its answer. Raises HttpError.
+        """One request and the head of its answer. Raises HttpError, SilentError after ``patience`` seconds.
 
         ``repeatable``: it has no effect, so it may be sent again where nobody knows whether it arrived.
         """
         at = self.url if url is None else url
         for _ in range(REDIRECTS + 1):
-            exchange = await self._once(method, at, headers, body, repeatable=repeatable)
+            exchange = await self._once(method, at, headers, body, repeatable=repeatable, patience=patience)
             if exchange.answer.status not in _REDIRECT:
                 return exchange
             try:
@@ -128,16 +136,20 @@ class HttpClient:
             connection.close()
         self._all.clear()
 
-    async def _once(self, method: str, at: Url, headers: Headers, body: bytes, *, repeatable: bool) -> Exchange:
+    async def _once(
+        self, method: str, at: Url, headers: Headers, body: bytes, *, repeatable: bool, patience: float | None
+    ) -> Exchange:
         fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
         while True:
             connection = self._reused() or await self._ended() or await self._connected()
             fresh = connection.used == 0
+            connection.patience = patience
             try:
                 answer = await connection.request(method, at.target, fields, body)
             except HttpError as failure:
                 self._drop(connection)
-                if fresh or connection.heard or not (repeatable or not failure.sent):
+                silent = isinstance(failure, SilentError)
+                if silent or fresh or connection.heard or not (repeatable or not failure.sent):
                     raise
             except BaseException:
                 self._drop(connection)

@@ -196,7 +196,9 @@ class HttpFront:
         message = self._parsed(line)
         if message is None:
             self._pooled(exchange, server, line, None, modern=modern)
-        elif not modern and message.method == "initialize" and message.kind is Kind.REQUEST:
+            return
+        line = Line(line.data, line.start, line.end, message)
+        if not modern and message.method == "initialize" and message.kind is Kind.REQUEST:
             self._begin(exchange, server, line)
         elif not modern and era_of(message) is not Era.MODERN:
             self._pooled(exchange, server, line, message, modern=False)
@@ -219,7 +221,7 @@ class HttpFront:
     def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
         """Whether it may be older than the attestation, and was not sent again yet to an address that tells."""
         request, caller = exchange.request, exchange.connection.caller
-        told = (parse_qs(request.query).get("proof") or [""])[0]
+        told = (parse_qs(request.query).get("proof") or [""])[0] if request.query else ""
         if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
             caller.marks.shown(request.start)
         row = client_row(message.method or "")

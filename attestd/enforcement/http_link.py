@@ -238,7 +238,8 @@ class HttpLink(ABC):
 
     async def _receive(self, data: bytes, item: Item | None) -> None:
         """One message of the server; ``item`` is the request whose answer it may be."""
-        await self._flow.wait()
+        if not self._flow.is_set():
+            await self._flow.wait()
         if not self._open:
             return
         try:
@@ -259,7 +260,7 @@ class HttpLink(ABC):
             self._learn(item, message)
             if item.internal:
                 return
-        if not str(message.id).startswith(OWN_ID):
+        if not (isinstance(message.id, str) and message.id.startswith(OWN_ID)):
             self._owner.server_message(message)
 
     def _malformed(self, error: WireError, item: Item | None) -> None:

@@ -8,7 +8,6 @@ connection: they would be taken for the next answer. ``HttpError`` says whether 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import Final, cast
 
@@ -36,6 +35,10 @@ class HttpError(AttestdError):
         self.sent = sent
         """Whether the server may have seen the request."""
         self.cause = cause
+
+
+class SilentError(HttpError):
+    """The server said nothing for too long."""
 
 
 class Answer:
@@ -71,6 +74,9 @@ class HttpConnection(asyncio.Protocol):
         self._paused = False
         self._busy = False
         self._lost = False
+        self._silent = False
+        self.patience: float | None = None
+        """Seconds that the server may take for its next bytes, or to take more of ours; None: any time."""
         self.sent = False
         """Whether a byte of the present request was handed to the kernel."""
         self.heard = False
@@ -151,7 +157,7 @@ class HttpConnection(asyncio.Protocol):
             self._acknowledge()
         self._resume_reading()
         self._wake = self._loop.create_future()
-        await self._wake
+        await self._within_patience(self._wake)
 
     def _broken(self, text: str) -> HttpError:
         self.close()
@@ -159,7 +165,25 @@ class HttpConnection(asyncio.Protocol):
 
     async def _drain(self) -> None:
         while self._drained is not None:
-            await asyncio.shield(self._drained)
+            await self._within_patience(asyncio.shield(self._drained))
+
+    async def _within_patience(self, moment: asyncio.Future[None]) -> None:
+        """Wait for it. Raises SilentError. A plain timer: ``asyncio.timeout`` costs several times as much."""
+        if self.patience is None:
+            await moment
+            return
+        timer = self._loop.call_later(self.patience, self._give_up)
+        try:
+            await moment
+        finally:
+            timer.cancel()
+        if self._silent:
+            raise SilentError(f"the server was silent for {self.patience:.0f} s", sent=self.sent)
+
+    def _give_up(self) -> None:
+        self._silent = True
+        self._woken()
+        self._writable()
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -206,8 +230,10 @@ class HttpConnection(asyncio.Protocol):
         time that more of an answer is waited for.
         """
         if self._sock is not None and QUICK_ACK is not None and not self._lost:
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105 - it is done for every answer, and a context manager costs more than the call
                 self._sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
+            except OSError:
+                pass
 
     def _ended(self, *, clean: bool = True) -> None:
         if not self._lost:

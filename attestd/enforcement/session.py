@@ -124,7 +124,7 @@ class Session:
         elif self.revision == BATCH_REVISION and line.data[:1] == b"[":
             self._batch(line, writer_pid, clock, effects)
         else:
-            self._run(partial(self._parse, line.data), line, writer_pid, clock, effects)
+            self._run(partial(self._parse, line), line, writer_pid, clock, effects)
         return effects
 
     def foreign_writer(self, writer_pid: int, clock: Clock) -> list[Effect]:
@@ -253,8 +253,8 @@ class Session:
 
     # -- steps 3 to 7 -----------------------------------------------------------------------------------------------
 
-    def _parse(self, data: bytes) -> CallRequest | Message:
-        return self._classified(parse_message(data, self._limits))
+    def _parse(self, line: Line) -> CallRequest | Message:
+        return self._classified(line.message or parse_message(line.data, self._limits))
 
     def _classified(self, message: Message) -> CallRequest | Message:
         if message.kind in _ANSWERS:

@@ -15,7 +15,7 @@ from typing import Final
 from attestd.enforcement.handshake import SESSION_ID
 from attestd.enforcement.http_client import Exchange
 from attestd.enforcement.http_link import SILENCE_S, HttpLink, Item
-from attestd.enforcement.http_wire import Headers, HttpError
+from attestd.enforcement.http_wire import Headers, HttpError, SilentError
 from attestd.errors import Cause
 from attestd.wire.model import Json, Kind, WireError
 from attestd.wire.outgoing_headers import modern_headers
@@ -48,7 +48,10 @@ class StreamableLink(HttpLink):
         while True:
             session = self.handshake.session_id if self._in_session(item) else None
             headers = self._headers(item, session)
-            exchange = await self._quick(item, headers)
+            patience = None if item.method == "subscriptions/listen" else SILENCE_S
+            exchange = await self._client.request(
+                "POST", headers, item.data, repeatable=not item.effectful, patience=patience
+            )
             try:
                 status = exchange.answer.status
                 refused = await exchange.content(ERROR_BYTES) if status >= 400 else b""
@@ -59,14 +62,6 @@ class StreamableLink(HttpLink):
                 exchange.close()
             again = True
             await self._renew(session)
-
-    async def _quick(self, item: Item, headers: Headers) -> Exchange:
-        try:
-            async with asyncio.timeout(None if item.method == "subscriptions/listen" else SILENCE_S):
-                exchange = await self._client.request("POST", headers, item.data, repeatable=not item.effectful)
-        except TimeoutError as error:
-            raise HttpError(f"the server was silent for {SILENCE_S:.0f} s", sent=True) from error
-        return exchange
 
     def _in_session(self, item: Item) -> bool:
         return item.revision is None and item.method not in {"initialize", "server/discover"}
@@ -202,11 +197,10 @@ class StreamableLink(HttpLink):
         message = False
         while True:
             try:
-                async with asyncio.timeout(self._patience(item)):
-                    data = await exchange.chunk()
-            except TimeoutError:
+                data = await exchange.chunk(self._patience(item))
+            except SilentError:
                 if item is not None and not item.settled:
-                    raise HttpError(f"the server was silent for {SILENCE_S:.0f} s", sent=True) from None
+                    raise
                 return message
             if not data:
                 return message

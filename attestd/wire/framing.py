@@ -20,7 +20,7 @@ import msgspec
 
 from attestd.errors import Cause
 from attestd.wire.hint import WINDOW, id_hint
-from attestd.wire.model import WireError
+from attestd.wire.model import Message, WireError
 
 _NEWLINE: Final = b"\n"
 _CR: Final = b"\r"
@@ -36,6 +36,8 @@ class Line(msgspec.Struct, frozen=True):
     """Offset in the stream of its first byte."""
     end: int
     """Offset after its LF."""
+    message: Message | None = None
+    """What it says, where somebody had to know that before the session: it is parsed once."""
 
 
 class LineFramer:

@@ -24,6 +24,7 @@ CONTINUE: Final = "continue"
 _END: Final = b"\r\n\r\n"
 _TARGET_BYTES: Final = 2048
 _TARGET: Final = re.compile(rb"/(?!/)[^#\s]*\Z")
+_NUMBER: Final = re.compile(r"[0-9]{1,19}\Z")
 
 
 class HttpRefusal(Exception):  # noqa: N818 - what it leads to, not what went wrong
@@ -79,8 +80,8 @@ class _Sink:
         if self.head_done:
             self.trailing = True
             return
-        key = name.decode("ascii").lower()
-        self.headers[key] = (*self.headers.get(key, ()), value.decode("latin-1").strip(" \t"))
+        key, text = name.decode("ascii").lower(), value.decode("latin-1").strip(" \t")
+        self.headers[key] = (*self.headers[key], text) if key in self.headers else (text,)
 
     def on_headers_complete(self) -> None:
         self.head_done = True
@@ -213,21 +214,38 @@ def _demand(parser: httptools.HttpRequestParser, method: str, sink: _Sink, limit
     length = headers.get("content-length", ("0",))
     hosts = len(headers.get("host", ()))
     version = parser.get_http_version()
-    size = int(length[0]) if len(length) == 1 and re.fullmatch("[0-9]{1,19}", length[0]) else -1
+    size = int(length[0]) if len(length) == 1 and _NUMBER.match(length[0]) else -1
     coded = coding is not None and ([each.lower() for each in coding] != ["chunked"] or "content-length" in headers)
-    rules = (
-        (version != "1.1", 505, f"HTTP/{version}"),
-        (method == "CONNECT", 400, "method CONNECT"),
-        (hosts != 1, 400, f"{hosts} Host headers"),
-        (not _TARGET.match(sink.url), 400, "a target that is not a plain path"),
-        (len(sink.url) > _TARGET_BYTES, 414, f"a target above {_TARGET_BYTES} bytes"),
-        (coded, 400, "a transfer coding other than chunked"),
-        (size < 0, 400, "a Content-Length that is not one number"),
-        ("trailer" in headers, 400, "trailers"),
-        ("content-encoding" in headers, 415, "a content coding"),
-        (size > limit, 413, f"a body of {size} bytes, above {limit}"),
+    broken = (  # in the order of ``_RULES``
+        version != "1.1",
+        method == "CONNECT",
+        hosts != 1,
+        _TARGET.match(sink.url) is None,
+        len(sink.url) > _TARGET_BYTES,
+        coded,
+        size < 0,
+        "trailer" in headers,
+        "content-encoding" in headers,
+        size > limit,
     )
-    for broken, status, got in rules:
-        if broken:
-            raise HttpRefusal(status, f"cannot accept the request: got {got}")
+    if True in broken:
+        status, got = _RULES[broken.index(True)]
+        raise HttpRefusal(
+            status, f"cannot accept the request: got {got.format(version=version, hosts=hosts, size=size, limit=limit)}"
+        )
     return None if coding is not None else size
+
+
+_RULES: Final = (
+    (505, "HTTP/{version}"),
+    (400, "method CONNECT"),
+    (400, "{hosts} Host headers"),
+    (400, "a target that is not a plain path"),
+    (414, f"a target above {_TARGET_BYTES} bytes"),
+    (400, "a transfer coding other than chunked"),
+    (400, "a Content-Length that is not one number"),
+    (400, "trailers"),
+    (415, "a content coding"),
+    (413, "a body of {size} bytes, above {limit}"),
+)
+"""What each rule says of a head that breaks it: the status, and what it got."""

@@ -19,12 +19,14 @@ INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 PING: Final = b": ping\n\n"
 
+_FIRST: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+
 Chunks = Sequence[bytes | memoryview]
 
 
 def head(status: int, headers: dict[str, str], *, length: int | None, close: bool = False) -> bytes:
     """Status line and headers. ``length`` None: the body comes in chunks."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines = [_FIRST[status]]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if length is None:
         lines.append("Transfer-Encoding: chunked")

@@ -27,6 +27,8 @@ SESSION: Final = "mcp-session-id"
 LAST_EVENT: Final = "last-event-id"
 VERSION: Final = "mcp-protocol-version"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_EITHER: Final = (f"{JSON}, {EVENTS}",)
+"""What ``Accept`` says where the client takes either."""
 _TOKEN: Final = re.compile(r"[!-~]{1,256}\Z")
 STATUS: Final = {
     PARSE_ERROR: 400,
@@ -67,7 +69,10 @@ def demand_json(request: HttpRequest) -> None:
 
 def accepted(request: HttpRequest) -> tuple[bool, bool]:
     """Whether the client takes JSON, and whether it takes events. Without ``Accept`` it takes either."""
-    parts = ",".join(request.headers.get("accept", ())).split(",")
+    given = request.headers.get("accept", ())
+    if given == _EITHER:  # as the specification has it, and most clients say it
+        return True, True
+    parts = ",".join(given).split(",")
     ranges = {part.partition(";")[0].strip().lower() for part in parts} - {""}
     if not ranges or "*/*" in ranges:
         return True, True

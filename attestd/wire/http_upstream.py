@@ -130,7 +130,7 @@ class AnswerReader:
 
     def head(self) -> AnswerHead | None:
         """The head of the final answer; None: more bytes are needed. Raises AnswerError."""
-        while True:
+        while self._buffer:
             found = self._buffer.find(_END, max(0, self._searched - 3))
             if found < 0 or found > HEAD_BYTES:
                 self._demand_head()
@@ -144,6 +144,7 @@ class AnswerReader:
                 return head
             if head.status == 101:
                 raise AnswerError("it switched to another protocol")
+        return None
 
     def content(self) -> bytes | None:
         """Some of the content, empty at its end; None: more bytes are needed. Raises AnswerError."""

@@ -23,7 +23,7 @@ NAMED: Final = {
 """The member of params that stands in Mcp-Name."""
 ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}\Z")
-_SAFE: Final = re.compile(r"[\x20-\x7e]*\Z")
+_MARK: Final = "=?base64?"
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=\Z")
 _TYPES: Final = frozenset({"string", "integer", "boolean"})
 _DEPTH: Final = 32
@@ -59,14 +59,15 @@ def argument_text(params: Mapping[str, Any], path: tuple[str, ...]) -> str | Non
 
 def encoded(value: str) -> str:
     """A value as it may stand in a header: itself, or base64 in its sentinel."""
-    if _SAFE.match(value) and value == value.strip() and not _SENTINEL.match(value):
+    safe = value.isascii() and value.isprintable() and value == value.strip()
+    if safe and not (value.startswith(_MARK) and _SENTINEL.match(value)):
         return value
     return f"=?base64?{base64.b64encode(value.encode('utf-8')).decode('ascii')}?="
 
 
 def decoded(value: str) -> str | None:
     """A header's value, out of its base64 where it is in that; None if it is not UTF-8 in canonical base64."""
-    found = _SENTINEL.match(value)
+    found = _SENTINEL.match(value) if value.startswith(_MARK) else None
     if found is None:
         return value
     try:

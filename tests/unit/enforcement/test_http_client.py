@@ -9,7 +9,7 @@ import pytest
 
 from attestd.enforcement import http_client
 from attestd.enforcement.http_client import Exchange, HttpClient
-from attestd.enforcement.http_wire import HttpError
+from attestd.enforcement.http_wire import HttpError, SilentError
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from tests.fakes.http_peer import HttpPeer, PlainDoor
@@ -181,6 +181,47 @@ async def test_redirects_that_are_not_followed(
     assert text in found.value.message
     assert found.value.sent is False
     assert peer.none()
+
+
+async def test_a_silent_server_is_asked_once(peer: HttpPeer, client: HttpClient):
+    """Also on a connection that was used before, and although the request could be repeated."""
+    task = post(client)
+    caller = await peer.caller()
+    await caller.request()
+    await caller.answer(200)
+    exchange = await task
+    await exchange.content(1)
+    exchange.close()
+    asking = asyncio.ensure_future(client.request("POST", [], b"{}", repeatable=True, patience=0.05))
+    await caller.request()
+    with pytest.raises(SilentError) as found:
+        await asking
+    assert found.value.sent is True
+    assert await caller.ended()
+    assert peer.none()
+
+
+async def test_a_server_that_does_not_read(peer: HttpPeer, client: HttpClient):
+    """Its not taking the request is silence, too."""
+    asking = asyncio.ensure_future(client.request("POST", [], bytes(1 << 24), repeatable=False, patience=0.05))
+    await peer.caller()
+    with pytest.raises(SilentError):
+        await asking
+
+
+async def test_patience_with_a_stream(peer: HttpPeer, client: HttpClient):
+    """Each piece has its own; one that came in time is given out."""
+    task = post(client)
+    caller = await peer.caller()
+    await caller.request()
+    await caller.stream()
+    await caller.event("x")
+    exchange = await task
+    assert await exchange.chunk(5.0)
+    with pytest.raises(SilentError):
+        await exchange.chunk(0.05)
+    exchange.close()
+    assert client.connections == 0
 
 
 async def test_redirects_in_a_circle(peer: HttpPeer, client: HttpClient):
