@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from attestd.daemon.backs import Backs
 from attestd.daemon.config import ServerSettings
 from attestd.daemon.http_doors import HttpDoor
+from attestd.enforcement.farewells import FAREWELL_S, Farewells
 from attestd.enforcement.http_client import HttpClient
-from attestd.enforcement.http_link import FAREWELL_S, HttpLink
+from attestd.enforcement.http_link import HttpLink
 from attestd.enforcement.http_wire import HttpError
 from attestd.enforcement.link import LinkOwner, ServerError
 from attestd.enforcement.sse_link import SseLink
@@ -29,6 +29,7 @@ class _Shared(msgspec.Struct):
 
     settings: ServerSettings
     door: HttpDoor
+    farewells: Farewells
     annotations: dict[str, Annotations]
 
 
@@ -55,7 +56,7 @@ class HttpBacks:
         self._state = state
         self._let_through = let_through
         self._servers: dict[str, _Shared] = {}
-        self._farewells: set[asyncio.Task[None]] = set()
+        self._forgotten: list[Farewells] = []
 
     async def open(self, server: ServerSettings, owner: LinkOwner, limits: Limits) -> HttpLink:
         """A link whose server was found to be who it must be. Raises ServerError."""
@@ -69,7 +70,7 @@ class HttpBacks:
             owner=owner,
             limits=limits,
             annotations=shared.annotations,
-            farewell=self._bid_farewell,
+            farewell=shared.farewells.say,
         )
         try:
             await client.prepare()
@@ -88,11 +89,17 @@ class HttpBacks:
         shared = self._servers.pop(name, None)
         if shared is not None:
             shared.door.close()
+            self._forgotten = [each for each in self._forgotten if each.speaking]
+            self._forgotten.append(shared.farewells)
 
     async def close(self) -> None:
         """Wait until every server has been told that its sessions are over, or a moment has passed."""
-        if self._farewells:
-            await asyncio.wait(tuple(self._farewells), timeout=FAREWELL_S)
+        farewells = [*self._forgotten, *(shared.farewells for shared in self._servers.values())]
+        speaking = [task for each in farewells for task in each.speaking]
+        if speaking:
+            await asyncio.wait(speaking, timeout=FAREWELL_S)
+        for each in farewells:
+            each.close()
         for name in tuple(self._servers):
             self.forget(name)
 
@@ -110,13 +117,10 @@ class HttpBacks:
                 state=self._state,
                 let_through=_unmarked if "@" in server.name else self._let_through,
             )
-            shared = self._servers[server.name] = _Shared(settings=server, door=door, annotations={})
+            shared = self._servers[server.name] = _Shared(
+                settings=server, door=door, farewells=Farewells(self._loop, door), annotations={}
+            )
         return shared
-
-    def _bid_farewell(self, words: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(words)
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
 
 
 def _unmarked(sock: socket.socket) -> None:

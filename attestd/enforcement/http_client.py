@@ -12,8 +12,8 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError, SilentError
 from attestd.enforcement.link import ServerError
@@ -125,6 +125,14 @@ class HttpClient:
                 exchange.close()
             at = self._redirected(at, exchange.answer, method)
         raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
+
+    def adopt(self, other: HttpClient) -> None:
+        """Take over the idle connections of another client of the same door."""
+        while other._idle:
+            connection = other._idle.pop()
+            other._all.discard(connection)
+            self._all.add(connection)
+            self.release(connection)
 
     def close(self) -> None:
         """End every connection."""
@@ -262,7 +270,3 @@ class HttpClient:
         self._all.discard(connection)
         self._ending.discard(connection)
         connection.close()
-
-
-Farewell = Callable[[Coroutine[Any, Any, None]], None]
-"""Takes what is still to be said to a server when its session is over, and sees to it that it ends."""

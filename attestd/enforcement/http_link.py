@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from attestd.enforcement.effects import UnansweredError
+from attestd.enforcement.farewells import Words
 from attestd.enforcement.handshake import OWN_ID, Body, Handshake
-from attestd.enforcement.http_client import Farewell, HttpClient
+from attestd.enforcement.http_client import HttpClient
 from attestd.enforcement.http_wire import HttpError
 from attestd.enforcement.link import BAD_LINES, LinkOwner
 from attestd.errors import Cause
@@ -32,7 +34,6 @@ HANDSHAKE_S: Final = 30.0
 """For each request that the link makes itself."""
 SILENCE_S: Final = 3600.0
 """How long an ordinary request waits without a byte of the server."""
-FAREWELL_S: Final = 2.0
 _EFFECTFUL: Final = frozenset(row.name for row in CLIENT_REQUESTS if row.effectful)
 _OPENING: Final = frozenset({"initialize", "notifications/initialized"})
 _KEPT: Final = "cannot keep the session: "
@@ -83,9 +84,12 @@ class HttpLink(ABC):
         owner: LinkOwner,
         limits: Limits,
         annotations: dict[str, Annotations],
-        farewell: Farewell,
+        farewell: Callable[[HttpClient, Words], None],
     ) -> None:
-        """``annotations``: by tool, what the server's lists said; shared by every link to the server."""
+        """``annotations``: by tool, what the server's lists said; ``farewell``: see ``Farewells.say``.
+
+        Every link to the server shares them.
+        """
         self._loop = loop
         self._client = client
         self._owner = owner
@@ -142,7 +146,7 @@ class HttpLink(ABC):
         self._queue.clear()
         for task in tuple(self._tasks):
             task.cancel()
-        self._farewell(self._last_words())
+        self._farewell(self._client, self._goodbye)
 
     # -- what a transport does --------------------------------------------------------------------------------------
 
@@ -151,8 +155,8 @@ class HttpLink(ABC):
         """Carry one item to the server; a request until it is answered. Raises HttpError."""
 
     @abstractmethod
-    async def _goodbye(self) -> None:
-        """Tell the server that the session is over. Raises HttpError."""
+    async def _goodbye(self, client: HttpClient) -> None:
+        """Tell the server that the session is over, over this client. Raises HttpError."""
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -295,15 +299,6 @@ class HttpLink(ABC):
         if self._open:
             self.close()
             self._owner.server_gone(cause, text)
-
-    async def _last_words(self) -> None:
-        try:
-            async with asyncio.timeout(FAREWELL_S):
-                await self._goodbye()
-        except (HttpError, TimeoutError):
-            pass  # it forgets us by itself
-        finally:
-            self._client.close()
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)

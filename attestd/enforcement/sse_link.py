@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from attestd.enforcement.http_client import Exchange
+from attestd.enforcement.http_client import Exchange, HttpClient
 from attestd.enforcement.http_link import HANDSHAKE_S, SILENCE_S, HttpLink, Item
 from attestd.enforcement.http_wire import Headers, HttpError
 from attestd.enforcement.streamable_link import ERROR_BYTES, RETRY_MAX_S, RETRY_S, STREAM
@@ -146,7 +146,7 @@ class SseLink(HttpLink):
         if item.answered is None:
             raise item.failure or HttpError(_CUT, sent=True)
 
-    async def _goodbye(self) -> None:
+    async def _goodbye(self, client: HttpClient) -> None:
         """Closing the stream is all there is to say."""
 
 

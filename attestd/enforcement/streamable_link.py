@@ -13,7 +13,7 @@ import re
 from typing import Final
 
 from attestd.enforcement.handshake import SESSION_ID
-from attestd.enforcement.http_client import Exchange
+from attestd.enforcement.http_client import Exchange, HttpClient
 from attestd.enforcement.http_link import SILENCE_S, HttpLink, Item
 from attestd.enforcement.http_wire import Headers, HttpError, SilentError
 from attestd.errors import Cause
@@ -272,11 +272,14 @@ class StreamableLink(HttpLink):
                 if self.handshake.session_id == stale:
                     self.handshake.session_id = None
 
-    async def _goodbye(self) -> None:
+    async def _goodbye(self, client: HttpClient) -> None:
         if self.handshake.session_id is not None:
             headers = self._session_headers(self.handshake.session_id)
-            exchange = await self._client.request("DELETE", headers, b"", repeatable=False)
-            exchange.close()
+            exchange = await client.request("DELETE", headers, b"", repeatable=True)
+            try:
+                await exchange.content(ERROR_BYTES)  # so that its connection can be used again
+            finally:
+                exchange.close()
 
 
 def _delay(parser: SseParser, failures: int) -> float:

@@ -158,6 +158,9 @@ class PlainDoor:
         except OSError as error:
             sock.close()
             raise ServerError(Cause.SERVER_UNAVAILABLE, f"cannot connect: {error.strerror}") from error
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from attestd.enforcement import sse_link
 from attestd.enforcement.effects import UnansweredError
+from attestd.enforcement.farewells import Farewells
 from attestd.enforcement.http_client import HttpClient
 from attestd.enforcement.http_wire import HttpError
 from attestd.enforcement.sse_link import SseLink
@@ -32,18 +33,16 @@ class Table:
     def __init__(self, peer: HttpPeer) -> None:
         self.peer = peer
         self.owner = Owner()
-        self.farewells: list[asyncio.Task[None]] = []
+        door = PlainDoor(peer.port, path="/sse")
+        self.farewells = Farewells(asyncio.get_running_loop(), door)
         self.link = SseLink(
             loop=asyncio.get_running_loop(),
-            client=HttpClient(asyncio.get_running_loop(), PlainDoor(peer.port, path="/sse")),
+            client=HttpClient(asyncio.get_running_loop(), door),
             owner=self.owner,
             limits=Limits(),
             annotations={},
-            farewell=self._bid,
+            farewell=self.farewells.say,
         )
-
-    def _bid(self, words: Coroutine[Any, Any, None]) -> None:
-        self.farewells.append(asyncio.ensure_future(words))
 
     async def stream(self, endpoint: str = "/post?session=1") -> Caller:
         """The server accepts the stream and names the endpoint."""
@@ -88,7 +87,8 @@ async def _table(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Table]:
     yield table
     table.link.close()
     peer.stop()
-    await asyncio.gather(*table.farewells)
+    table.farewells.close()
+    await asyncio.gather(*table.farewells.speaking, return_exceptions=True)
 
 
 async def test_a_session(table: Table):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from attestd.enforcement import streamable_link
 from attestd.enforcement.effects import UnansweredError
+from attestd.enforcement.farewells import Farewells
 from attestd.enforcement.http_client import HttpClient
 from attestd.enforcement.link import ServerError
 from attestd.enforcement.streamable_link import StreamableLink
@@ -42,21 +43,18 @@ class Table:
     def __init__(self, peer: HttpPeer) -> None:
         self.peer = peer
         self.owner = Owner()
-        self.farewells: list[asyncio.Task[None]] = []
         self.annotations: dict[str, Any] = {}
         self.door = PlainDoor(peer.port)
+        self.farewells = Farewells(asyncio.get_running_loop(), self.door)
         self.link = StreamableLink(
             loop=asyncio.get_running_loop(),
             client=HttpClient(asyncio.get_running_loop(), self.door),
             owner=self.owner,
             limits=Limits(message_bytes=1 << 20),
             annotations=self.annotations,
-            farewell=self._bid,
+            farewell=self.farewells.say,
         )
         self._callers: list[Caller] = []
-
-    def _bid(self, words: Coroutine[Any, Any, None]) -> None:
-        self.farewells.append(asyncio.ensure_future(words))
 
     async def asked(self, message: dict[str, Any]) -> tuple[Caller, Any]:
         """Send it; the server's side of it. Every exchange of these dialogues has a connection of its own."""
@@ -90,7 +88,8 @@ async def _table(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Table]:
     yield table
     table.link.close()
     peer.stop()
-    await asyncio.gather(*table.farewells)
+    table.farewells.close()
+    await asyncio.gather(*table.farewells.speaking, return_exceptions=True)
 
 
 async def test_a_legacy_session(table: Table):
