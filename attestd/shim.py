@@ -18,7 +18,7 @@ Rules
 - O_NONBLOCK is never set on standard input or output, which are shared with the client.
 - End of input is passed on (the daemon may still answer); the daemon's end of stream ends the shim.
 """
-# ruff: noqa: PLC0415, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, SIM105 - each import costs more than the rest
+# ruff: noqa: PLC0415, PTH110, PTH115, PTH116, PTH118, PTH119, PTH120, PTH123, SIM105 - each import costs more than the rest
 
 import _signal  # type: ignore[import-not-found]  # the part of ``signal`` that needs no enum
 import _socket

@@ -304,8 +304,8 @@ class HttpSession:
 
     def _reply(self, effect: ToClient) -> None:
         call = self._current
-        if effect.answers is not None and effect.answers not in self.session.outstanding:
-            call = self._calls.pop(effect.answers, call)
+        if effect.answers is not None and (call is None or effect.answers not in self.session.outstanding):
+            call = self._calls.pop(effect.answers, call)  # else it refuses a second request with the id of a first one
         if call is None:
             return
         if effect.answers is not None:
@@ -394,6 +394,8 @@ class HttpSession:
     def _finish(self, call: Call) -> None:
         if call.stream is not None:
             self._streams.pop(call.stream, None)
+            if self._logs:
+                self._log.end(call.stream)
         if call.exchange is not None:
             call.exchange.finish()
 

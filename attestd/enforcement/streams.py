@@ -28,6 +28,18 @@ class Kept(msgspec.Struct, frozen=True):
     size: int
 
 
+class Stream(msgspec.Struct):
+    """What is known of one stream, as long as an event of it is kept or one may follow."""
+
+    last: int = 0
+    """Number of its last event; 0 is its beginning."""
+    dropped: int = 0
+    """Number of the last event that is kept no longer."""
+    kept: int = 0
+    """How many events are."""
+    ended: bool = False
+
+
 class LostError(Exception):
     """Events after this one are no longer kept."""
 
@@ -42,8 +54,8 @@ class EventLog:
         self._size = size
         self._kept: deque[Kept] = deque()
         self._held = 0
-        self._numbers: list[int] = []
-        self._dropped: dict[int, int] = {}
+        self._opened = 0
+        self._streams: dict[int, Stream] = {}
 
     @property
     def held(self) -> int:
@@ -52,27 +64,44 @@ class EventLog:
 
     def open(self) -> int:
         """A new stream."""
-        self._numbers.append(0)
-        return len(self._numbers) - 1
+        self._streams[self._opened] = Stream()
+        self._opened += 1
+        return self._opened - 1
+
+    def end(self, stream: int) -> None:
+        """Nothing more follows on it: it is forgotten with its last event."""
+        self._streams[stream].ended = True
+        self._forget(stream)
 
     def last(self, stream: int) -> str:
         """The id of the stream's last event, or of its beginning."""
-        return self._id(stream, self._numbers[stream])
+        return self._id(stream, self._streams[stream].last)
 
     def append(self, stream: int, chunks: Chunks) -> str:
         """Keep one more event; its id."""
-        self._numbers[stream] += 1
-        number, size = self._numbers[stream], sum(map(len, chunks))
+        state, size = self._streams[stream], sum(map(len, chunks))
+        state.last = number = state.last + 1
         if size > self._size:
-            self._dropped[stream] = number
+            state.dropped = number
         else:
             self._kept.append(Kept(stream, number, chunks, size))
             self._held += size
+            state.kept += 1
         while self._held > self._size or len(self._kept) > self._events:
-            oldest = self._kept.popleft()
-            self._held -= oldest.size
-            self._dropped[oldest.stream] = max(oldest.number, self._dropped.get(oldest.stream, 0))
+            self._drop(self._kept.popleft())
         return self._id(stream, number)
+
+    def _drop(self, oldest: Kept) -> None:
+        state = self._streams[oldest.stream]
+        self._held -= oldest.size
+        state.dropped = max(oldest.number, state.dropped)
+        state.kept -= 1
+        self._forget(oldest.stream)
+
+    def _forget(self, stream: int) -> None:
+        state = self._streams[stream]
+        if state.ended and not state.kept:
+            del self._streams[stream]
 
     def after(self, event_id: str) -> tuple[int, list[tuple[str, Chunks]]] | None:
         """The stream of an event and what followed it there; None: no such event in this session.
@@ -84,9 +113,10 @@ class EventLog:
         if found is None or found[1] != self._word:
             return None
         stream, number = int(found[2]), int(found[3])
-        if stream >= len(self._numbers) or number > self._numbers[stream]:
+        state = self._streams.get(stream)
+        if stream >= self._opened or (state is not None and number > state.last):
             return None
-        if self._dropped.get(stream, 0) > number:
+        if state is None or state.dropped > number:
             raise LostError
         later = [kept for kept in self._kept if kept.stream == stream and kept.number > number]
         return stream, [(self._id(stream, kept.number), kept.chunks) for kept in later]

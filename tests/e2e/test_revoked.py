@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.http_client import calling
 from tests.support.instance import Client, Instance, cause, running
 from tests.support.wire import MODERN_META
 from tests.support.wire_attacks import until
@@ -97,6 +98,33 @@ def test_a_call_under_way_ends(short_tmp: Path, *, shared: bool):
         denied = instance.records(kind="decision", cause="no_grant", method="tools/call")
         assert [record["verdict"] for record in denied] == ["deny"]
         assert instance.ctl("audit", "verify")[0]["ok"] is True
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_call_under_way_over_http_ends(short_tmp: Path, era: str):
+    """The same over HTTP: a call is answered with the refusal, and so is, on its stream, a subscription."""
+    with running(short_tmp) as instance:
+        heard = patient(instance)
+        with calling(instance, str(instance.socket("patient")), server="patient") as client:
+            grant = instance.approve(
+                client.initialize().json["error"]["data"]["code"], "--resource", "*", "--all-tools"
+            )
+            if era == "legacy":
+                client.initialize()
+                client.post({"jsonrpc": "2.0", "id": 70, "method": "tools/call", "params": {"name": "wait"}})
+                until(lambda: told(heard, "tools/call"), "it", 10)
+            else:
+                client.session = ""
+                params = {"notifications": {"resourceSubscriptions": ["file:///a"]}, "_meta": MODERN_META}
+                listen = {"jsonrpc": "2.0", "id": 70, "method": "subscriptions/listen", "params": params}
+                client.post(listen, mcp_protocol_version="2026-07-28", mcp_method="subscriptions/listen")
+                client.response(events=1)
+            instance.ctl("grants", "revoke", grant["id"])
+            answer = client.response(timeout=AT_ONCE_S)
+            refusal = answer.json if era == "legacy" else answer.messages[-1]
+            assert (refusal["id"], cause(refusal)) == (70, "no_grant")
+            until(lambda: told(heard, "notifications/cancelled"), "it", 5)
+            assert client.quiet()
 
 
 def test_a_subscription_stream_ends(short_tmp: Path):

@@ -48,3 +48,23 @@ def test_memory_is_bounded_and_a_gap_is_an_error():
     with pytest.raises(LostError):
         log.after("ab.0.6")
     assert log.after("ab.0.7") == (stream, [])
+
+
+def test_a_stream_is_forgotten_with_its_last_event():
+    """Not while it may go on, nor while something of it is kept; who asks for it afterwards is told that it is lost."""
+    log = EventLog("ab", events=2)
+    own = log.open()
+    for _ in range(3):
+        stream = log.open()
+        log.append(stream, (b"1",))
+        log.end(stream)
+        assert log.after(f"ab.{stream}.0") == (stream, [(f"ab.{stream}.1", (b"1",))])
+    with pytest.raises(LostError):
+        log.after("ab.1.1")
+    silent = log.open()
+    log.end(silent)
+    with pytest.raises(LostError):
+        log.after(f"ab.{silent}.0")
+    assert log.after(f"ab.{silent + 1}.0") is None
+    assert log.last(own) == "ab.0.0"
+    assert len(log._streams) == 3
