@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.system.life import until
 from tests.system.machine import Machine
-from tests.system.report import Report, expect
+from tests.system.report import Report, expect, until
 from tests.system.stage import COMPROMISED, agent, grant, register
 from tests.system.users import holding
 

@@ -6,10 +6,9 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 
 from tests.system.machine import Machine
-from tests.system.report import Report, expect
+from tests.system.report import Report, expect, until
 from tests.system.stage import AGENT, CTL, Seen, agent, cause_of, grant, records, register
 
 ENDED_S = 120
@@ -18,14 +17,6 @@ ROOM_KIB = 4096
 STATE = "/var/lib/attestd"
 CONFIG = "/etc/attestd/attestd.toml"
 DROP_IN = "/etc/systemd/system/attestd.service.d/test.conf"
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
-    """Wait for something that the system does by itself. Raises AssertionError."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        expect(time.monotonic() < deadline, f"not within {seconds:g} s: {what}")
-        time.sleep(0.05)
 
 
 class Load:

@@ -56,5 +56,13 @@ def expect(condition: object, text: str) -> None:
         raise AssertionError(text)
 
 
+def until(condition: Callable[[], bool], what: str, seconds: float = 40) -> None:
+    """Wait for something that the system does by itself. Raises AssertionError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        expect(time.monotonic() < deadline, f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
 def _indented(text: str) -> str:
     return "".join(f"      | {line}\n" for line in text.splitlines()[-12:])

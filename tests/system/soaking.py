@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 
-from tests.system.life import until
 from tests.system.machine import Machine
-from tests.system.report import Report, expect
+from tests.system.report import Report, expect, until
 from tests.system.stage import CTL, agent, grant, inside_pids
 
 WARM = 0.2

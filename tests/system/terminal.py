@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from tests.system.machine import Machine
+from tests.system.report import until
 
 
 class Terminal:
@@ -26,6 +27,9 @@ class Terminal:
         self.expect(r"[Pp]assword: ")
         self.type(password)
         self.expect(r"\$ ")
+        self._machine = machine
+        self.type("tty")
+        self._tty = re.findall(r"/dev/pts/\d+", self.expect(r"/dev/pts/\d+\s[^$]*\$ "))[0]
 
     def type(self, text: str) -> None:
         """One line."""
@@ -50,13 +54,20 @@ class Terminal:
         self.type(f"{command}; echo exit=$?=")
         ended = r"exit=\d+="
         shown = self.expect(f"[Pp]assword: |{ended}" if password else ended)
-        while not re.search(ended, shown):
-            # The agent prompts first, then stops the echo and drops what was typed: what is echoed has to be typed again.
+        if not re.search(ended, shown):
+            # The agent prompts first, then stops the echo and drops what was typed: a person is slower than that.
+            until(self._hidden, "what is typed is not shown")
             self.type(password)
-            shown += self.expect(f"{ended}|{re.escape(password)}")
+            shown += self.expect(ended)
         code = re.findall(r"exit=(\d+)=", shown)[-1]
         self.expect(r"\$ ")
         return int(code), shown
+
+    def _hidden(self) -> bool:
+        """Whether the terminal does not echo."""
+        command = self._machine.enter("stty", f"--file={self._tty}", "--all")
+        shown = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+        return " -echo " in shown
 
     def close(self) -> None:
         """Log out."""
