@@ -1,7 +1,7 @@
 """``python -m tests.system [WORD…]``: the installed service on a Debian of its own, with a real PID 1; see ``make system-test``.
 
 One line for each thing that is shown, PASS or FAIL. With words only the groups whose name contains one of them are run:
-install, users, launcher, attack, life, soak, remove, guide. ``--sessions`` and ``--calls``: how long the soak is. ``--shell`` opens one in the
+install, users, launcher, crowd, http, attack, life, soak, remove, guide. ``--sessions`` and ``--calls``: how long the soak is. ``--shell`` opens one in the
 prepared system instead. Needs root, debootstrap and systemd-nspawn. Exit 0: everything that was to be shown was.
 """
 
@@ -14,7 +14,20 @@ import subprocess
 import sys
 
 from attestd import __version__
-from tests.system import attacking, following, installing, launching, life, machine, removing, soaking, stage, users
+from tests.system import (
+    attacking,
+    crowding,
+    following,
+    fronting,
+    installing,
+    launching,
+    life,
+    machine,
+    removing,
+    soaking,
+    stage,
+    users,
+)
 from tests.system.report import Report
 
 NEXT = f"{__version__}+next"
@@ -51,6 +64,10 @@ def main(words: list[str]) -> int:
             users.check(system, report)
         if report.wants("launcher"):
             launching.check(system, report)
+        if report.wants("crowd"):
+            crowding.check(system, report)
+        if report.wants("http"):
+            fronting.check(system, report)
         if report.wants("attack"):
             attacking.check(system, report)
         if report.wants("life"):

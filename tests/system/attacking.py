@@ -26,14 +26,14 @@ def check(machine: Machine, report: Report) -> None:
     _fake_daemon(machine, report)
 
 
-def _last(text: str) -> Seen:
+def last(text: str) -> Seen:
     expect(text.strip(), "nothing was said")
     seen: Seen = json.loads(text.strip().splitlines()[-1])
     return seen
 
 
 @contextlib.contextmanager
-def _during(machine: Machine, user: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+def during(machine: Machine, user: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """An attack that goes on meanwhile; it has said its first line when this begins."""
     attack = machine.start(ATTACKER, *words, user=user)
     try:
@@ -49,7 +49,7 @@ def _edited_files(machine: Machine, report: Report) -> None:
         find = "find /etc/attestd /usr/lib/attestd /usr/share/attestd /var/lib/attestd /lib/systemd/system/attestd* -type f"
         paths = machine.out("sh", "-c", find).splitlines()
         expect(any(path.endswith("grants.db") for path in paths), "the grant store was not found")
-        seen = _last(machine.out(ATTACKER, "open", *paths, user="alice"))
+        seen = last(machine.out(ATTACKER, "open", *paths, user="alice"))
         expect(seen["opened"] == [], f"alice could open {seen['opened']}")
         for secret in ("/var/lib/attestd/grants.db", "/var/lib/attestd/audit"):
             expect(machine.run("cat", secret, user="alice", check=False).returncode != 0, f"alice could read {secret}")
@@ -60,7 +60,7 @@ def _edited_files(machine: Machine, report: Report) -> None:
 
 def _flooded(machine: Machine, report: Report) -> None:
     with report.check("C7: a user who opens more connections than allowed is cut off, and others are served meanwhile"):
-        with _during(machine, "alice", "flood", f"{MCP}/echo.sock", str(FLOOD)):
+        with during(machine, "alice", "flood", f"{MCP}/echo.sock", str(FLOOD)):
             expect(agent(machine, "bob", "once", "echo")["ok"], "bob is not served")
             limited = records(machine, "--cause", "limit_connections")
             expect(limited, "no refusal of alice's connections is on record")
@@ -73,7 +73,7 @@ def _uid_changes(machine: Machine, report: Report) -> None:
         grant(machine, "root", "echo")
         uid = machine.out("id", "--user", "alice")
         done = machine.run(ATTACKER, "become", f"{MCP}/echo.sock", uid, shell=True)
-        seen = _last(done.stdout)
+        seen = last(done.stdout)
         expect(not seen["ok"], f"served: {seen}")
 
 
@@ -83,18 +83,18 @@ def _fake_daemon(machine: Machine, report: Report) -> None:
         machine.run("mkdir", "--mode=700", runtime, user="alice")
         environ = ("env", f"XDG_RUNTIME_DIR={runtime}")
         fake = f"{runtime}/attestd/mcp/echo.sock"
-        with _during(machine, "alice", "impostor", fake) as impostor:
+        with during(machine, "alice", "impostor", fake) as impostor:
             words = (AGENT, "once", "echo", "echo", '{"secret": "of alice"}')
-            seen = _last(machine.run(*environ, *words, user="alice", check=False, shell=True).stdout)
+            seen = last(machine.run(*environ, *words, user="alice", check=False, shell=True).stdout)
             data = seen["data"]
             expect(isinstance(data, dict) and data.get("cause") == "daemon_untrusted", f"got {seen}")
             asked = machine.run("attestctl", "--socket", fake, "status", user="alice", check=False)
             expect(asked.returncode == 5 and "cannot trust" in asked.stderr, asked.stderr)
             heard = impostor.communicate(timeout=20)[0]
-        expect(_last(heard) == {"heard": ""}, f"it heard {heard}")
+        expect(last(heard) == {"heard": ""}, f"it heard {heard}")
     with report.check("I23: a socket of another user is not the service"):
         machine.run("chmod", "755", "/home/bob")
-        with _during(machine, "bob", "impostor", "/home/bob/fake/echo.sock"):
+        with during(machine, "bob", "impostor", "/home/bob/fake/echo.sock"):
             machine.run("chmod", "755", "/home/bob/fake")
             machine.run("chmod", "666", "/home/bob/fake/echo.sock")
             words = ("attestd-connect", "echo", "--socket", "/home/bob/fake/echo.sock")

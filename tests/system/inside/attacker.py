@@ -4,13 +4,18 @@ attacker.py flood SOCKET N        opens N connections and holds them until its i
 attacker.py become SOCKET UID     connects, becomes another user, and only then says what it wants
 attacker.py impostor SOCKET       listens where attestd should, and says what it hears until its input ends
 attacker.py open PATH…            tries to write each file; says which could be opened
+attacker.py ask SOCKET            one call, as whatever program this file is; says what came
+attacker.py strangers SOCKET DIR N    makes N programs of this one, in DIR, and has each of them refused; says how many were
+attacker.py refused SOCKET N M    is refused N times in one session, then in each of M sessions of its own; says how often
 """
 
 import json
 import os
 import selectors
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "echo", "arguments": {}}}
@@ -50,20 +55,63 @@ def become(path, uid):
     os.setgroups([])
     os.setgid(int(uid))
     os.setuid(int(uid))
+    show(told(sock))
+
+
+def ask(path):
+    """One call."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(path)
+    show(told(sock))
+
+
+def told(sock):
+    """What a first call comes to."""
     lines = sock.makefile("rwb")
-    answers = []
+    last = {"error": {"message": "end of stream", "data": {"cause": "ended"}}}
     for message in (HELLO, CALL):
         lines.write(json.dumps(message).encode() + b"\n")
         lines.flush()
         line = lines.readline()
         if not line:
             break
-        answers.append(json.loads(line))
-        if "error" in answers[-1]:
+        last = json.loads(line)
+        if "error" in last:
             break
-    last = answers[-1] if answers else {"error": {"message": "end of stream", "data": {"cause": "ended"}}}
     error = last.get("error") or {"message": "", "data": {}}
-    show({"ok": "error" not in last, "text": error["message"], "data": error.get("data") or {}})
+    return {"ok": "error" not in last, "text": error["message"], "data": error.get("data") or {}}
+
+
+def strangers(path, place, number):
+    """Each is a program that nobody has seen: its text is its own."""
+    show({"begins": True})
+    text = Path(__file__).read_text()
+    Path(place).mkdir()
+    programs = [Path(place) / f"stranger-{each}.py" for each in range(int(number))]
+    for each, program in enumerate(programs):
+        program.write_text(f"{text}# {each}\n")
+    time.sleep(0.1)  # a program that is younger than its process is none
+    codes = set()
+    for program in programs:
+        command = [sys.executable, "-I", str(program), "ask", path]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        codes.add(json.loads(said)["data"].get("code"))
+    show({"refused": int(number), "codes": len(codes)})
+
+
+def refused(path, number, sessions):
+    """The same refusal again and again, in one session and in ever new ones."""
+    show({"begins": True})
+    told_no = 0
+    for often in [int(number)] + [1] * int(sessions):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            lines = sock.makefile("rwb")
+            for each in range(often):
+                lines.write(json.dumps({**HELLO, "id": each}).encode() + b"\n")
+                lines.flush()
+                told_no += json.loads(lines.readline())["error"]["data"]["cause"] == "no_grant"
+    show({"refused": told_no})
 
 
 def impostor(path):
@@ -106,4 +154,6 @@ def opened(*paths):
 
 
 if __name__ == "__main__":
-    {"flood": flood, "become": become, "impostor": impostor, "open": opened}[sys.argv[1]](*sys.argv[2:])
+    modes = {"flood": flood, "become": become, "impostor": impostor, "open": opened}
+    modes |= {"ask": ask, "strangers": strangers, "refused": refused}
+    modes[sys.argv[1]](*sys.argv[2:])
