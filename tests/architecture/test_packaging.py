@@ -24,7 +24,7 @@ CAPABILITIES = {
     "attestd-recorder.service": {"CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"},
     "attestd-launcher.service": {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SETPCAP"},
 }
-HIDING = {"PrivateUsers", "ProtectProc", "ProcSubset", "RestrictSUIDSGID"}
+HIDING = {"PrivateUsers", "ProcSubset", "RestrictSUIDSGID"}
 """Directives with which callers cannot be attested."""
 
 
@@ -57,7 +57,18 @@ def test_each_service_has_exactly_its_capabilities(name: str):
 
 def test_the_daemon_can_see_whom_it_attests():
     """Nothing in its unit hides processes of others, or keeps it from opening their files."""
-    assert not HIDING & set(Unit("attestd.service")["Service"])
+    service = Unit("attestd.service")["Service"]
+    assert not HIDING & set(service)
+    assert service["ProtectProc"] == "invisible"  # the kernel excepts who may trace: proc(5), hidepid
+    assert "CAP_SYS_PTRACE" in service["AmbientCapabilities"]
+
+
+def test_the_daemon_can_read_what_the_recorder_pins():
+    """The recorder gives its pins to its own group, which takes no capability, and the daemon has that group and the call."""
+    recorder, daemon = Unit("attestd-recorder.service")["Service"], Unit("attestd.service")["Service"]
+    assert recorder["ExecStart"].endswith(f"load --group {recorder['Group']}")
+    assert recorder["Group"] == daemon["Group"]
+    assert daemon["SystemCallFilter"] == "bpf"  # the last of several, which is the one that counts for this call
 
 
 def test_the_exposure_of_the_daemon_is_low():
