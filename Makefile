@@ -44,7 +44,7 @@ VERSION ?=
 package: $(READY)
 	$(BIN)/python packaging/deb/build.py $(if $(VERSION),--version $(VERSION))
 
-# The installed service on a Debian of its own, with a real PID 1; needs root, debootstrap and systemd-nspawn.
+# The installed service on a Debian of its own, with a real PID 1; needs root, debootstrap, systemd-nspawn and qemu-system-x86_64.
 SYSTEM ?=
 system-test: $(READY)
 	@$(BIN)/python -m tests.system $(SYSTEM)

@@ -1,8 +1,8 @@
 """``python -m tests.system [WORD…]``: the installed service on a Debian of its own, with a real PID 1; see ``make system-test``.
 
 One line for each thing that is shown, PASS or FAIL. With words only the groups whose name contains one of them are run:
-install, users, launcher, crowd, http, attack, life, soak, remove, guide. ``--sessions`` and ``--calls``: how long the soak is. ``--shell`` opens one in the
-prepared system instead. Needs root, debootstrap and systemd-nspawn. Exit 0: everything that was to be shown was.
+install, users, launcher, crowd, http, attack, recorder, life, soak, remove, guide. ``--sessions`` and ``--calls``: how long the
+soak is. ``--shell`` opens one in the prepared system instead. Needs root, debootstrap, systemd-nspawn and qemu-system-x86_64. Exit 0: everything that was to be shown was.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.system import (
     launching,
     life,
     machine,
+    recording,
     removing,
     soaking,
     stage,
@@ -70,6 +71,8 @@ def main(words: list[str]) -> int:
             fronting.check(system, report)
         if report.wants("attack"):
             attacking.check(system, report)
+        if report.wants("recorder"):
+            recording.check(system, report)
         if report.wants("life"):
             life.check(system, report)
         if report.wants("soak"):

@@ -43,9 +43,10 @@ class FailedError(Exception):
 class Machine:
     """A running system."""
 
-    def __init__(self, leader: int) -> None:
-        """``leader``: its PID 1, as seen from here."""
+    def __init__(self, leader: int, source: Path) -> None:
+        """``leader``: its PID 1, as seen from here; ``source``: where its files are, without what it has mounted."""
         self._leader = leader
+        self.source = source
 
     def enter(self, *words: str) -> list[str]:
         """The command that runs ``words`` inside, as a process of ours."""
@@ -163,7 +164,7 @@ def booted() -> Iterator[Machine]:
                 env=environment,
             )
             try:
-                yield _ready(container, log)
+                yield _ready(container, place, log)
             finally:
                 _end(container)
                 _remove(group)
@@ -174,14 +175,14 @@ def _in_group(group: Path) -> tuple[str, ...]:
     return ("setpriv", "--pdeathsig", "KILL", "sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
 
 
-def _ready(container: subprocess.Popen[bytes], log: Path) -> Machine:
+def _ready(container: subprocess.Popen[bytes], place: Path, log: Path) -> Machine:
     """Wait until PID 1 says that it has booted."""
     deadline = time.monotonic() + 120
     children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
     while time.monotonic() < deadline and container.poll() is None:
         pids = children.read_text().split()
         if pids:
-            machine = Machine(int(pids[0]))
+            machine = Machine(int(pids[0]), place)
             state = subprocess.run(
                 machine.enter("systemctl", "is-system-running", "--wait"), check=False, capture_output=True, text=True
             ).stdout.strip()

@@ -22,7 +22,11 @@ BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps")
 """With an init system; ``procps`` is what an administrator types."""
 FETCHED = ("python3", "polkitd")
 """Downloaded with all that they need, for apt to install them with the package."""
-FORMAT = "2"
+KERNEL = ("linux-image-cloud", "busybox-static")
+"""For the virtual machine of ``virtual``: the suite's kernel for machines like it, of this architecture, and what mounts its
+disk. Downloaded only; nothing of the system under test uses them."""
+KERNEL_PLACE = "var/cache/attestd-test-kernel"
+FORMAT = "3"
 """Of what is below; another one makes another root."""
 
 
@@ -45,7 +49,7 @@ def mirror() -> tuple[str, str]:
 def prepared() -> Path:
     """The kept root, which nobody changes; made if it is not there yet, which takes minutes."""
     uri, suite = mirror()
-    words = "\n".join((FORMAT, suite, VARIANT, *BASE, "", *FETCHED))
+    words = "\n".join((FORMAT, suite, VARIANT, *BASE, "", *FETCHED, "", *KERNEL))
     name = f"{suite}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attestd" / "system-root"
     place.mkdir(parents=True, exist_ok=True)
@@ -91,9 +95,19 @@ def _make(new: Path, uri: str, suite: str, debs: Path) -> None:
     fetch = ["apt-get", "--quiet", "--yes", "--download-only", "--option=APT::Keep-Downloaded-Packages=1", "install"]
     for words in (["apt-get", "--quiet", "update"], [*fetch, *FETCHED]):
         subprocess.run(["chroot", str(new), *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+    _fetch_kernel(new)
     (new / "etc/hostname").write_text("attestd-test\n")
     for identity in ("etc/machine-id", "etc/resolv.conf"):
         (new / identity).unlink(missing_ok=True)
+
+
+def _fetch_kernel(new: Path) -> None:
+    """The newest kernel, which the suite's own package of that name depends on, without what would install it."""
+    (new / KERNEL_PLACE).mkdir()
+    name = f"{KERNEL[0]}-$(dpkg --print-architecture)"
+    newest = f"apt-cache depends {name} | sed -n 's/^ *Depends: *\\(linux-image-[0-9].*\\)/\\1/p'"
+    words = f"cd /{KERNEL_PLACE}; apt-get --quiet download $({newest}) {KERNEL[1]}"
+    subprocess.run(["chroot", str(new), "sh", "-ec", words], check=True, capture_output=True)
 
 
 @contextlib.contextmanager

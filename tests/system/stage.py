@@ -18,6 +18,7 @@ AGENT = "/opt/agents/agent.py"
 ATTACKER = "/opt/agents/attacker.py"
 COMPROMISED = "/opt/agents/compromised.py"
 WEB = "/opt/agents/web.py"
+BPF = "/opt/agents/bpf.py"
 TERMS = ("--all-tools", "--for", "standing", "--launched-by", "unreadable")
 """What is granted: the agents here are started by a shell that reads its commands from a pipe."""
 CTL = ("attestctl", "--all-users")
@@ -52,7 +53,7 @@ def lay_servers(machine: Machine) -> None:
     script = "#!/usr/bin/python3 -I\nimport sys\nsys.path.insert(0, '/opt/mcp/lib')\n"
     machine.write("/opt/mcp/bin/mcp-server-time", f"{script}from mcp_server_time import main\nmain()\n", 0o755)
     machine.write("/opt/mcp/bin/echo", "#!/usr/bin/python3 -I\n" + (INSIDE / "echo.py").read_text(), 0o755)
-    for program in (AGENT, ATTACKER, COMPROMISED, WEB):
+    for program in (AGENT, ATTACKER, COMPROMISED, WEB, BPF):
         machine.write(program, "#!/usr/bin/python3 -I\n" + (INSIDE / Path(program).name).read_text(), 0o755)
 
 
