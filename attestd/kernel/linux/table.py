@@ -2,8 +2,8 @@
 
 Rules: a snapshot is found by pid and used only if the process it holds is alive (its pid is then taken and cannot be
 another's) and ``Snapshot.current`` finds every fact unchanged. Facts are kept here, never verdicts. The table is
-bounded, drops the least recently used first, and with each new entry looks at two old ones and drops those whose
-process is gone, so that the descriptors of the dead do not pile up. Safe for several threads.
+bounded, drops the least recently used first, and with each new entry looks at two others, in turn, and drops those
+whose process is gone, so that the descriptors of the dead do not pile up, whoever lives. Safe for several threads.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 import resource
 import sys
 import threading
-from collections import OrderedDict
-from itertools import islice
+from collections import OrderedDict, deque
 
 from attestd.errors import EvidenceError
 from attestd.evidence.model import Link
@@ -27,6 +26,8 @@ if sys.platform != "linux":
     raise ImportError("cannot load this module: it needs Linux")
 
 MAX_ENTRIES = 1024
+LOOKED_AT = 2
+"""Others that each new entry looks at: more than one, so that the dead become fewer than the living."""
 _DESCRIPTORS_PER_ENTRY = 5
 _SHARE_OF_LIMIT = 4
 
@@ -66,6 +67,8 @@ class ProcessTable:
         self._limit = default_limit() if limit is None else limit
         self._lock = threading.Lock()
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        self._turns: deque[int] = deque()
+        """The pids of the table: the next that is looked at comes first, whoever is alive goes to the end."""
 
     def observe(self, pid: int, access: Access, pidfd: int | None = None) -> Observed:
         """The link of process ``pid``. ``pidfd``, a descriptor of that very process, is not taken over.
@@ -89,6 +92,7 @@ class ProcessTable:
         with self._lock:
             dropped = list(self._snapshots.values())
             self._snapshots.clear()
+            self._turns.clear()
         for snapshot in dropped:
             snapshot.process.close()
 
@@ -115,10 +119,23 @@ class ProcessTable:
             previous = self._snapshots.pop(fresh.process.pid, None)
             if previous is not None:
                 dropped.append(previous)
-            oldest = list(islice(self._snapshots.values(), 2))
-            dropped += [self._snapshots.pop(old.process.pid) for old in oldest if old.process.exited()]
+            for _ in range(min(LOOKED_AT, len(self._snapshots))):
+                dropped += self._looked_at()
+            if previous is None:
+                self._turns.append(fresh.process.pid)
             self._snapshots[fresh.process.pid] = fresh
             while len(self._snapshots) > self._limit:
-                dropped.append(self._snapshots.popitem(last=False)[1])
+                pid, least = self._snapshots.popitem(last=False)
+                self._turns.remove(pid)
+                dropped.append(least)
         for snapshot in dropped:
             snapshot.process.close()
+
+    def _looked_at(self) -> list[Snapshot]:
+        """Look at the next one of the table; it, if its process is gone."""
+        pid = self._turns.popleft()
+        known = self._snapshots.get(pid)
+        if known is not None and known.process.exited():
+            return [self._snapshots.pop(pid)]
+        self._turns.append(pid)
+        return []

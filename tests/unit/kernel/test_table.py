@@ -53,6 +53,23 @@ def test_the_dead_are_dropped(table: ProcessTable):
         assert open_count() == before + 5
 
 
+def test_the_dead_are_dropped_whoever_lives(table: ProcessTable):
+    """Old entries that are alive and never used again do not keep those of the dead; the living are known still."""
+    with python(WAIT) as one, python(WAIT) as other, python(WAIT) as third:
+        before = open_count()
+        links = {child.pid: table.observe(child.pid, Access()) for child in (one, other, third)}
+        for _ in range(20):
+            with python(WAIT) as dying:
+                table.observe(dying.pid, Access()).process.close()
+        for observed in links.values():
+            observed.process.close()
+        assert open_count() <= before + 5 * (3 + 3)
+        for child in (one, other, third):
+            again = table.observe(child.pid, Access())
+            assert again.link is links[child.pid].link
+            again.process.close()
+
+
 def test_a_dead_process_is_not_answered_from_memory(table: ProcessTable):
     """What was known of a process that is gone is not given out."""
     with python(WAIT) as child:
