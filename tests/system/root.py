@@ -26,6 +26,9 @@ KERNEL = ("linux-image-cloud", "busybox-static")
 """For the virtual machine of ``virtual``: the suite's kernel for machines like it, of this architecture, and what mounts its
 disk. Downloaded only; nothing of the system under test uses them."""
 KERNEL_PLACE = "var/cache/attestd-test-kernel"
+MKFS = ("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal")
+SIZE = "4g"
+"""Of the file system in memory, which takes no more than is written."""
 FORMAT = "3"
 """Of what is below; another one makes another root."""
 
@@ -68,15 +71,26 @@ def prepared() -> Path:
 
 @contextlib.contextmanager
 def in_memory() -> Iterator[Path]:
-    """An empty directory in memory, for as long as it is used: a package manager waits for a disk at every file."""
+    """An empty file system in memory, for as long as it is used: a package manager waits for a disk at every file.
+
+    It is ext4, as on a machine: the daemon remembers digests only on file systems whose changes show, which tmpfs is not.
+    """
     with tempfile.TemporaryDirectory(prefix="attestd-root.") as below:
-        place = Path(below) / "root"
-        place.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=3g", "attestd-root", str(place)], check=True)
+        memory, place = Path(below) / "memory", Path(below) / "root"
+        for directory in (memory, place):
+            directory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,size={SIZE}", "attestd-root", str(memory)], check=True)
         try:
-            yield place
+            image = memory / "image"
+            subprocess.run([*MKFS, str(image), SIZE], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(["mount", "-o", "loop,noatime", str(image), str(place)], check=True)
+            (place / "lost+found").rmdir()
+            try:
+                yield place
+            finally:
+                subprocess.run(["umount", "--lazy", str(place)], check=True)
         finally:
-            subprocess.run(["umount", "--lazy", str(place)], check=True)
+            subprocess.run(["umount", "--lazy", str(memory)], check=True)
 
 
 def copy(to: Path) -> None:

@@ -1,16 +1,21 @@
 """A long life in a short time: many sessions and calls, and nothing grows or is lost.
 
-The sessions use the server's own socket and one back end for all of them, so that what is measured is the daemon's. What
+The sessions use the server's own socket and one back end for all of them, so that what is measured is the daemon's. Their
+clients are processes that are forked, attested, have a few sessions one after the other, and exit; two are there at a time. What
 grows with use and stays is compared between an early point and the end: descriptors, processes, resident memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from collections.abc import Iterator
 
+from tests.system.life import CONFIG
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import CTL, agent, grant, inside_pids
+from tests.system.stage import CTL, TERMS, Seen, agent, code_of, inside_pids
 
 WARM = 0.2
 """Part of the run after which the first point is taken: caches and pools are full by then."""
@@ -19,6 +24,11 @@ GROWTH = 1.10
 KEPT = 5 * 12
 """Descriptors that the daemon keeps of the programs that the check itself starts meanwhile: its table of processes is
 bounded, and looks for those that have ended when others come (``kernel/linux/table.py``). Sessions would leave more."""
+EACH = 5
+"""Sessions of one client process: every fifth is the first of a process that nobody has seen."""
+AT_ONCE = 2
+LIMITS = "[limits]\nconnections_per_minute = 1000000\n"
+"""The soak is one user, who may have 600 in a minute otherwise."""
 SERVICES = ("attestd.service", "attestd-launcher.service")
 
 
@@ -29,12 +39,15 @@ def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
     with report.check(
         f"{sessions} sessions and {sessions * each} calls: no growth of descriptors, memory or processes, nothing lost"
     ) as figures:
-        grant(machine, "alice", "soak")
-        before = _recorded(machine)
-        _run(machine, first, each)
-        early = _state(machine)
-        _run(machine, sessions - first, each)
-        late = _state(machine)
+        with _unlimited(machine):
+            _grant(machine)
+            before = _recorded(machine)
+            began = time.monotonic()
+            processes = _run(machine, first, each)
+            early = _state(machine)
+            processes += _run(machine, sessions - first, each)
+            late = _state(machine)
+            figures += [f"{time.monotonic() - began:.0f} s", f"{processes} client processes"]
         figures += [f"{name} {early[name]} to {late[name]}" for name in early]
         expect(late["descriptors"] <= early["descriptors"] + KEPT, f"descriptors grew: {early} to {late}")
         expect(late["processes"] <= early["processes"], f"processes grew: {early} to {late}")
@@ -45,9 +58,36 @@ def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
         expect('"ok":true' in verified.stdout.replace(" ", ""), verified.stdout[-300:])
 
 
-def _run(machine: Machine, sessions: int, each: int) -> None:
-    seen = agent(machine, "alice", "soak", "soak", str(sessions), str(each), seconds=6 * 3600)
+@contextlib.contextmanager
+def _unlimited(machine: Machine) -> Iterator[None]:
+    before = machine.path(CONFIG).read_text()
+    machine.path(CONFIG).write_text(f"{before}\n{LIMITS}")
+    try:
+        machine.systemctl("reload", "attestd.service")
+        yield
+    finally:
+        machine.path(CONFIG).write_text(before)
+        machine.systemctl("reload", "attestd.service")
+
+
+def _soaked(machine: Machine, sessions: int, each: int) -> Seen:
+    return agent(machine, "alice", "soak", "soak", *map(str, (sessions, each, EACH, AT_ONCE)), seconds=6 * 3600)
+
+
+def _grant(machine: Machine) -> None:
+    """For the clients of the soak, whose parent is another process of their program."""
+    refused = _soaked(machine, 1, 1)
+    data = refused["data"]
+    if isinstance(data, dict) and data:
+        program = data["caller"]["program"]
+        machine.run(*CTL, "approve", code_of(refused), *TERMS, "--launched-by", program, "--yes")
+
+
+def _run(machine: Machine, sessions: int, each: int) -> int:
+    """How many client processes there were. Raises AssertionError if a call was not served."""
+    seen = _soaked(machine, sessions, each)
     expect(seen["calls"] == sessions * each and not seen["refused"], f"not every call was served: {seen}")
+    return int(str(seen["processes"]))
 
 
 def _state(machine: Machine) -> dict[str, int]:

@@ -3,12 +3,13 @@
 agent.py once SERVER TOOL ARGUMENTS            one session, one call; prints what came
 agent.py load SERVER TOOL ARGUMENTS SECONDS    calls without a pause; a session that ended is opened again
 agent.py hold SERVER TOOL ARGUMENTS            one session; a call for each line of its input, what came for each
-agent.py soak SERVER TOOL ARGUMENTS N M        N sessions of M calls each, one after the other, without the shim
+agent.py soak SERVER TOOL ARGUMENTS N M K L    N sessions of M calls each without the shim, K for each process, L processes at once
 agent.py shell WORDS…                          runs a command as an agent's shell tool does
 """
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -148,18 +149,50 @@ def load(server, tool, arguments):
     show({"calls": calls, "lost": lost, "sessions": sessions, "longest_s": round(longest, 3), "why": why})
 
 
-def soak(server, tool, arguments, sessions, calls):
+def soak(server, tool, arguments, sessions, calls, each, at_once):
+    """Processes that each have some sessions and end, several at a time; what all of them came to."""
+    params = json.loads(arguments)
+    counts = [int(each)] * (int(sessions) // int(each)) + [int(sessions) % int(each)]
+    waiting = [count for count in counts if count]
+    total = {"calls": 0, "refused": 0, "processes": len(waiting), "why": "", "data": {}}
+    running = {}
+    while waiting or running:
+        while waiting and len(running) < int(at_once):
+            reads, writes = os.pipe()
+            count = waiting.pop()
+            pid = os.fork()
+            if pid == 0:
+                os.close(reads)
+                os.write(writes, json.dumps(soaked(server, tool, params, count, int(calls))).encode())
+                os._exit(0)
+            os.close(writes)
+            running[pid] = reads
+        pid, status = os.wait()
+        with os.fdopen(running.pop(pid), "rb") as said:
+            found = json.loads(said.read() or b'{"calls": 0, "refused": 1, "why": "a client died", "data": {}}')
+        total["calls"] += found["calls"]
+        total["refused"] += found["refused"] + (status != 0)
+        if found["refused"]:
+            total |= {"why": found["why"], "data": found["data"]}
+    show(total)
+
+
+def soaked(server, tool, params, sessions, calls):
+    """One process's sessions, one after the other."""
     good = bad = 0
-    why = ""
-    for _ in range(int(sessions)):
-        session = Session(server, direct=True)
-        for _ in range(int(calls)):
-            answer = session.call(tool, json.loads(arguments))
-            good += answer["ok"]
-            if not answer["ok"]:
-                bad, why = bad + 1, answer["text"]
-        session.close()
-    show({"calls": good, "refused": bad, "why": why})
+    last = {"text": "", "data": {}}
+    for _ in range(sessions):
+        try:
+            session = Session(server, direct=True)
+            for _ in range(calls):
+                answer = session.call(tool, params)
+                good += answer["ok"]
+                if not answer["ok"]:
+                    bad, last = bad + 1, answer
+            session.close()
+        except (EndedError, OSError) as error:
+            bad, last = bad + 1, {"text": repr(error), "data": {}}
+    return {"calls": good, "refused": bad, "why": last["text"], "data": last["data"]}
 
 
 def shell(*words):
