@@ -1,4 +1,8 @@
-"""The kernel recorder of the installed system, in a virtual machine: its unit, its sandbox, its reader, its end."""
+"""The kernel recorder of the installed system, in a virtual machine: its unit, its sandbox, its reader, its end.
+
+Not in the container, whatever it is allowed: the daemon there says ``this daemon is in a pid namespace of its own``, since the
+recorder names processes as the first one does, and what is loaded from a container is loaded into the host's kernel.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +107,7 @@ def _levels(machine: Machine, report: Report, contained: Machine) -> None:
 
 
 def _restarted(machine: Machine, report: Report) -> None:
-    with report.check("a restart of the daemon loses nothing of what the kernel recorded"):
+    with report.check("a restart of the daemon and a reload of the recorder lose nothing of what the kernel recorded"):
         machine.run("systemd-run", "--quiet", "--uid=alice", "--collect", "--unit=orphan", "sh", "-c", ORPHAN)
         until(lambda: _orphan(machine) != "", "the orphan runs")
         pid = _orphan(machine)
@@ -113,6 +117,8 @@ def _restarted(machine: Machine, report: Report) -> None:
         machine.systemctl("restart", "attestd.service", seconds=180)
         after = _chain(machine, pid)
         expect(after == before, f"before: {before}\nafter: {after}")
+        machine.systemctl("reload", UNIT, seconds=180)  # as an upgrade does
+        expect(_chain(machine, pid) == before, "a reload of the recorder forgets")
         machine.systemctl("stop", "orphan.service")
 
 
