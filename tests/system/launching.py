@@ -6,7 +6,7 @@ import json
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import COMPROMISED, agent, grant, register
+from tests.system.stage import COMPROMISED, Seen, agent, grant, register
 from tests.system.users import holding
 
 SOCKET = "/run/attestd-launcher.sock"
@@ -45,10 +45,40 @@ def check(machine: Machine, report: Report) -> None:
             expect(not told[0].startswith("started"), str(told))
         finally:
             machine.run("rm", "/etc/attestd/servers.d/loose.toml")
+    _accounts(machine, report)
     with report.check("servers end with the daemon, and with their session"):
         with holding(machine, "alice", "echo"):
             expect(_servers(machine), "no server runs")
         until(lambda: not _servers(machine), "the server is gone with its session")
+
+
+def _accounts(machine: Machine, report: Report) -> None:
+    with report.check(
+        "run_as: a fixed account, or for each caller a uid of its own that is nobody's and stays the same"
+    ):
+        for server in ("fixed", "alone"):
+            for user in ("alice", "bob"):
+                grant(machine, user, server)
+        carol = int(machine.out("id", "--user", "carol"))
+        expect(_where(machine, "alice", "fixed")["uid"] == carol, "it does not run as its account")
+        uids = [_where(machine, user, "alone")["uid"] for user in ("alice", "bob", "alice")]
+        expect(uids[0] == uids[2] != uids[1], f"uids for alice, bob, alice: {uids}")
+        for uid in uids:
+            expect(machine.run("getent", "passwd", str(uid), check=False).stdout == "", f"{uid} is somebody's")
+    with report.check("limits, network = false and read_only hold for a started server, and only where they are set"):
+        grant(machine, "alice", "kept")
+        free, kept, alone = (_where(machine, "alice", server) for server in ("echo", "kept", "alone"))
+        expect(free["loopback"] and free["writes"], f"without them: {free}")
+        expect(not kept["loopback"] and not kept["writes"], f"with them: {kept}")
+        expect(alone["open_files"] == 64 != free["open_files"], f"open files: {alone['open_files']}")
+
+
+def _where(machine: Machine, user: str, server: str) -> Seen:
+    """What a server that is started for a user says of itself."""
+    told = agent(machine, user, "once", server, tool="where")
+    expect(told["ok"], f"{server} for {user}: {told}")
+    where: Seen = json.loads(str(told["text"]))
+    return where
 
 
 def _victim(machine: Machine) -> int:

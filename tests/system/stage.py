@@ -28,8 +28,12 @@ SERVERS = {
     "time": 'command = ["/opt/mcp/bin/mcp-server-time"]',
     "echo": 'command = ["/opt/mcp/bin/echo"]',
     "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
+    "fixed": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "user:carol"',
+    "alone": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "isolated"\n[server.limits]\nopen_files = 64\nmemory_mib = 200',
+    "kept": 'command = ["/opt/mcp/bin/echo"]\nnetwork = false\nread_only = true',
 }
-TOOL = {"time": "get_current_time", "clock": "get_current_time", "echo": "echo", "soak": "echo"}
+TOOL = {"time": "get_current_time", "clock": "get_current_time"}
+"""Of servers that have no ``echo``."""
 
 Seen = dict[str, object]
 
@@ -87,7 +91,7 @@ def agent(
 ) -> Seen:
     """What an agent of a user came to, in its own words."""
     arguments = json.dumps(TIME if server in {"time", "clock"} else {"said": "hello"})
-    words = (AGENT, mode, server, tool or TOOL[server], arguments, *more)
+    words = (AGENT, mode, server, tool or TOOL.get(server, "echo"), arguments, *more)
     done = machine.run(*words, user=user, seconds=seconds, check=False, shell=True)
     lines = done.stdout.splitlines()
     if not lines:

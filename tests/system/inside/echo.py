@@ -5,11 +5,33 @@ Tools: echo; where, who and where it runs, and what it can see; slow, an answer 
 
 import json
 import os
+import resource
+import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("echo", "where", "slow")]
+
+
+def writes():
+    """Whether it can write where everybody may."""
+    try:
+        with tempfile.NamedTemporaryFile(dir="/tmp"):
+            return True
+    except OSError:
+        return False
+
+
+def loopback():
+    """Whether it reaches this machine's own address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("127.0.0.1", 9))
+        except OSError:
+            return False
+    return True
 
 
 def where():
@@ -26,6 +48,9 @@ def where():
         "no_new_privs": int(status["NoNewPrivs"]),
         "cap_eff": status["CapEff"].strip(),
         "cap_bnd": status["CapBnd"].strip(),
+        "loopback": loopback(),
+        "writes": writes(),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "cgroup": Path("/proc/self/cgroup").read_text().strip(),
     }
 
