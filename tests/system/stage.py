@@ -29,8 +29,8 @@ SERVERS = {
     "echo": 'command = ["/opt/mcp/bin/echo"]',
     "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
     "fixed": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "user:carol"',
-    "alone": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "isolated"\n[server.limits]\nopen_files = 64\nmemory_mib = 200',
-    "kept": 'command = ["/opt/mcp/bin/echo"]\nnetwork = false\nread_only = true',
+    "alone": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "isolated"\nnetwork = false\n[server.limits]\nopen_files = 64',
+    "kept": 'command = ["/opt/mcp/bin/echo"]\nread_only = true',
 }
 TOOL = {"time": "get_current_time", "clock": "get_current_time"}
 """Of servers that have no ``echo``."""
