@@ -1,9 +1,9 @@
 """Which parts of a request's context a policy set reads, and verdicts remembered on exactly those.
 
-A decision is a function of the policy set, the caller's entities, the target's facts and the context. The key holds all
-of them, the context cut down to the attributes that any policy reads. Where a policy uses the context as a whole, or
-the time, nothing is remembered. Projection and cache belong to one engine and are dropped with it, so a reload can
-never be answered from what an older set of policies read.
+A decision is a function of the policy set, the caller's entities, the target's facts and the context. Each subject has
+verdicts of its own, which go with it; the key holds the target's facts and the context, cut down to the attributes that
+any policy reads. Where a policy uses the context as a whole, or the time, nothing is remembered. Projection and cache
+belong to one engine and are dropped with it, so a reload can never be answered from what an older set of policies read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from operator import attrgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
 from attestd.decision.model import RequestContext, Verdict
 
@@ -62,23 +63,37 @@ def projection(reads: frozenset[str] | None) -> Projection | None:
     return attrgetter(*fields)
 
 
+class Verdicts(dict[Hashable, Verdict]):
+    """Of one subject, which holds them."""
+
+
 class DecisionCache:
-    """Verdicts by key; emptied when full."""
+    """The verdicts of every subject of one engine; all are emptied when there are too many."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
-        self._verdicts: dict[Hashable, Verdict] = {}
-        self.get: Callable[[Hashable], Verdict | None] = self._verdicts.get
-        """The verdict under a key, or None."""
+        self._room = capacity
+        self._all: WeakValueDictionary[int, Verdicts] = WeakValueDictionary()
 
     def __len__(self) -> int:
-        return len(self._verdicts)
+        return sum(map(len, self._all.values()))
 
-    def put(self, key: Hashable, verdict: Verdict) -> None:
+    def verdicts(self, number: int) -> Verdicts:
+        """A subject's own, none yet. ``number``: never used twice."""
+        made = self._all[number] = Verdicts()
+        return made
+
+    def put(self, verdicts: Verdicts, key: Hashable, verdict: Verdict) -> None:
         """Remember. The caller has made sure that the verdict is not an error and not for one use."""
-        if len(self._verdicts) >= self._capacity:
-            self._verdicts.clear()
-        self._verdicts[key] = verdict
+        if self._room <= 0:
+            held = len(self)  # fewer than were put: subjects go
+            if held >= self._capacity:
+                held = 0
+                for each in self._all.values():
+                    each.clear()
+            self._room = self._capacity - held
+        self._room -= 1
+        verdicts[key] = verdict
 
 
 def nothing(context: RequestContext) -> Hashable:

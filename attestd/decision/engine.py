@@ -104,14 +104,16 @@ class Engine:
 
         Raises ValueError if the evidence does not fit the result (our bug).
         """
+        number = next(self._numbers)
         subject = Subject(
             owner=self._cache,
             generation=self.generation,
-            number=next(self._numbers),
+            number=number,
             result=result,
             evidence=evidence,
             match=match,
             until_ns=first_end(match.linked),
+            verdicts=self._cache.verdicts(number),
         )
         self.parsed(subject)
         return subject
@@ -128,7 +130,7 @@ class Engine:
             return None
         if subject.until_ns is not None and not subject.since_ns <= now_ns < subject.until_ns:
             return None
-        return self._cache.get((subject.key, server.name, server.transport, target, tool, None))
+        return subject.verdicts.get((server.name, server.transport, target, tool, None))
 
     def decide(
         self,
@@ -156,8 +158,8 @@ class Engine:
         project = self._project
         key: Hashable = None
         if project is not None:
-            key = (subject.key, server.name, server.transport, target, tool, project(context))
-            remembered = self._cache.get(key)
+            key = (server.name, server.transport, target, tool, project(context))
+            remembered = subject.verdicts.get(key)
             if remembered is not None:
                 return remembered
         # 2 and known (a remembered one was)
@@ -171,7 +173,7 @@ class Engine:
         verdict = judged(self.ask(subject, question), subject, question, self.policies)
         # 6 remembered if that is sound
         if project is not None and memorable(verdict, subject):
-            self._cache.put(key, as_cached(verdict))
+            self._cache.put(subject.verdicts, key, as_cached(verdict))
         return verdict
 
     def current(self, subject: Subject, now_ns: int) -> Subject:

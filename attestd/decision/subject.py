@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from attestd.appraisal.model import AttestationResult
+from attestd.decision.cache import Verdicts
 from attestd.evidence.model import Evidence
 from attestd.grants.match import Match
 
@@ -44,6 +45,7 @@ class Subject:
         "result",
         "since_ns",
         "until_ns",
+        "verdicts",
     )
 
     def __init__(
@@ -56,16 +58,19 @@ class Subject:
         evidence: Evidence,
         match: Match,
         until_ns: int | None,
+        verdicts: Verdicts,
     ) -> None:
         self.owner = owner
         """What only the engine that made this subject has, so that no other will decide with it."""
         self.generation = generation
         """Digest of the policy set that this subject belongs to."""
         self.key = f"{generation}:{number}"
-        """Names this subject in cache keys; never used twice by one engine."""
+        """Names this subject where the engine keeps something of it; never used twice."""
         self.result = result
         self.evidence = evidence
         self.match = match
+        self.verdicts = verdicts
+        """What was decided about it already."""
         self.until_ns = until_ns
         """From then on a linked grant has ended."""
         self.since_ns = max(

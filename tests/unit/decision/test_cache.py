@@ -87,13 +87,20 @@ def test_every_context_attribute_has_its_field():
 
 
 def test_capacity():
-    """A full cache is emptied before it grows."""
-    cache = DecisionCache(capacity=2)
-    for key in range(5):
-        cache.put(key, Permit(policies=()))
-        assert len(cache) <= 2
-    assert cache.get(4) is not None
-    assert cache.get(0) is None
+    """What all subjects have together is emptied before it grows; what a subject has goes with it."""
+    cache = DecisionCache(capacity=4)
+    one, two = cache.verdicts(1), cache.verdicts(2)
+    for key in range(9):
+        cache.put(one if key % 2 else two, key, Permit(policies=()))
+        assert len(cache) <= 4
+    assert two.keys() == {8}
+    assert not one
+    cache.put(one, "a", Permit(policies=()))
+    del two
+    assert len(cache) == 1
+    for key in range(3):
+        cache.put(one, key, Permit(policies=()))
+    assert one.keys() == {"a", 0, 1, 2}  # there is room: it was counted again
 
 
 def test_hits_are_marked_and_equal():
