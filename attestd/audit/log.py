@@ -31,7 +31,7 @@ from attestd.errors import AuditUnavailableError
 class LogLimits(msgspec.Struct, frozen=True, kw_only=True):
     """When things happen."""
 
-    sync_seconds: float = 0.02
+    sync_seconds: float = 0.05
     """How long a written record waits for others before the sync; at most 0.1."""
     checkpoint_records: int = 1000
     checkpoint_seconds: float = 60.0

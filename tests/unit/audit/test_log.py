@@ -86,7 +86,7 @@ def test_a_record_is_one_write_in_the_callers_thread(tmp_path: Path, monkeypatch
 
 
 def test_many_records_share_one_sync_within_100_ms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A thousand records written at once reach the disk with one sync for each 20 ms at most, the first one soon."""
+    """A thousand records written at once reach the disk with one sync for each 50 ms at most, the first one soon."""
     syncs = []
     true_sync = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(time.monotonic()), true_sync(fd))[1])
@@ -95,8 +95,8 @@ def test_many_records_share_one_sync_within_100_ms(tmp_path: Path, monkeypatch: 
         for number in range(1000):
             log.append(entry(number), START_NS)
         wait_for(lambda: not log._writer.segment.dirty)
-        assert 1 <= len(syncs) <= 2 + (time.monotonic() - begin) / 0.02
-        assert syncs[0] - begin < 0.5  # the window is 20 ms; the rest is for a busy machine
+        assert 1 <= len(syncs) <= 2 + (time.monotonic() - begin) / 0.05
+        assert syncs[0] - begin < 0.5  # the window is 50 ms; the rest is for a busy machine
 
 
 def test_sync_now_returns_after_the_sync(tmp_path: Path):
