@@ -20,7 +20,21 @@ from tests.support.attack_rows import NOT_APPLICABLE, PROCEDURES, ROWS, Cell, re
 from tests.support.attack_variants import Words, of_row
 from tests.support.npm import MissingError
 
-pytestmark = [pytest.mark.attack(row) for row in ROWS]
+pytestmark = [
+    pytest.mark.attack("W1"),
+    pytest.mark.attack("W2"),
+    pytest.mark.attack("W3"),
+    pytest.mark.attack("W4"),
+    pytest.mark.attack("W5"),
+    pytest.mark.attack("W6"),
+    pytest.mark.attack("W7"),
+    pytest.mark.attack("W8"),
+    pytest.mark.attack("W9"),
+    pytest.mark.attack("W10"),
+    pytest.mark.attack("W11"),
+    pytest.mark.attack("W12"),
+    pytest.mark.attack("W13"),
+]
 
 
 @pytest.fixture(scope="module", name="open_field")
