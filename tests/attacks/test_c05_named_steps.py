@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -75,6 +76,8 @@ FILES: dict[Step, str] = {
 }
 """What to look at, where the name of what a step is about is known before."""
 OF_A_KEY: set[Step | None] = {("pwrite64", "key"), ("fsync", "key")}
+SETTLED_S = 0.15
+"""What was recorded before is on the disk by then, so that the next sync is of the act."""
 LATEST = 9
 """As the how-manieth call of its kind in its thread every step comes at the latest for the first time."""
 
@@ -227,6 +230,7 @@ def holds_at(instance: Instance, verb: str, one: Acts, kill: Kill, step: Step) -
     if verb == "revoke":
         one.approve()
     before = served(instance, one.script)
+    time.sleep(SETTLED_S)
     trace, confirmed = struck_while(instance, kill, one.revoke if verb == "revoke" else one.approve)
     assert step in struck(trace, kill.call), f"{one.mark} was not struck"
     after, on_record = served(instance, one.script), recorded(instance, method, one.mark)

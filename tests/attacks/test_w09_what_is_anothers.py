@@ -175,6 +175,7 @@ def test_equal_ids_of_two_callers(wire: Ring, shared: str, server: str):
     with two(wire, server) as (victim, attacker):
         for client in (victim, attacker) if server == "shared" else (victim,):
             client.send_line(line("tools/call", {"name": "hang"}, 88))
+            assert "result" in client.call("echo")  # then the call before it is with the server
         attacker.send_line(line("notifications/cancelled", {"requestId": 88}, None))
         assert "result" in attacker.call("echo")
         attacker.send_line(line("tools/call", {"name": "release"}, 5))

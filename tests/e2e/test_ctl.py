@@ -18,7 +18,8 @@ IDENTITY = {"spiffe_id", "program", "chain", "instance", "level", "recorded", "r
 
 
 @pytest.fixture(scope="module", name="instance")
-def _instance() -> Iterator[Instance]:
+def _instance(machine: str) -> Iterator[Instance]:
+    del machine  # chosen before
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     with running(root) as instance:
         instance.grant(None, "--tool", "echo")

@@ -138,8 +138,8 @@ def test_an_sdk_client_through_the_shim(instance: MacInstance):
     grant = instance.approve(refused["code"])
     assert grant["how"] in ("root", "approver")
     assert sdk(instance, client) == [{"tools": 5}, {"said": '{"a": 1}'}]
-    with instance.client(argv=[*instance.command("attestd-connect"), "sdk", "--user"]) as stranger:
-        assert cause(stranger.initialize()) == "no_grant"
+    (refused,) = sdk(instance, instance.script("stranger.py", SDK_CLIENT + "# somebody else\n"))
+    assert refused["cause"] == "no_grant"
     assert [call["arguments"] for call in instance.executed()] == [{"a": 1}]
     (verified,) = instance.ctl("audit", "verify")
     assert (verified["ok"], verified["problems"]) == (True, [])
