@@ -1,4 +1,7 @@
-"""Rows of the attack table on the installed system; C5, and the full disk of C7, are in ``life``, C1 in ``users``."""
+"""Rows of the attack table on the installed system; C5, and the full disk of C7, are in ``life``, C1 in ``users``.
+
+The clock of C7 is set in the virtual machine (``recording``), which has one of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import AGENT, ATTACKER, Seen, agent, grant, records
+from tests.system.stage import AGENT, ATTACKER, CTL, Seen, agent, grant, records
 
 MCP = "/run/attestd/mcp"
 FLOOD = 2000
@@ -66,6 +69,31 @@ def _flooded(machine: Machine, report: Report) -> None:
             expect(limited, "no refusal of alice's connections is on record")
         expect(agent(machine, "bob", "once", "echo")["ok"], "bob is not served afterwards")
         expect(agent(machine, "alice", "once", "echo")["ok"], "alice is not served afterwards")
+
+
+def clock_set_back(machine: Machine, report: Report) -> None:
+    """On a machine with a clock of its own."""
+    with report.check(
+        "C7: the clock is set back: a grant with an end is refused, then serves again; the log is in order"
+    ):
+        terms = ("--all-tools", "--for", "1h", "--launched-by", "unreadable")
+        expect(not agent(machine, "carol", "once", "soak")["ok"], "carol has a grant already")
+        grant(machine, "carol", "soak", *terms)
+        expect(agent(machine, "carol", "once", "soak")["ok"], "carol is not served")
+        machine.out("date", "--set", "2 hours ago")
+        try:
+            refused = agent(machine, "carol", "once", "soak")
+        finally:
+            machine.out("date", "--set", "2 hours")
+        data = refused["data"]
+        cause = data["cause"] if isinstance(data, dict) else ""
+        # Files of the future are the first thing that is wrong; the grant is the second.
+        expect(not refused["ok"] and cause in {"unattestable", "expired", "no_grant"}, f"served: {refused}")
+        expect(agent(machine, "carol", "once", "soak")["ok"], "carol is not served any more")
+        times = [str(record["time"]) for record in records(machine)]
+        expect(times in (sorted(times), sorted(times, reverse=True)), "the records are not in order")
+        verified = machine.json(*CTL, "audit", "verify", "--json")[0]
+        expect(verified["ok"], str(verified))
 
 
 def _uid_changes(machine: Machine, report: Report) -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.instance import SETTLE_S
 from tests.system import root
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -132,11 +133,13 @@ class Machine:
         return Path(f"/proc/{self._leader}/root") / inside.lstrip("/")
 
     def write(self, inside: str, text: str, mode: int = 0o644) -> None:
-        """Lay a file of root's."""
+        """Lay a file of root's; a program is old enough afterwards to be attested."""
         path = self.path(inside)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(mode)
+        if mode & 0o100:
+            time.sleep(SETTLE_S)
 
 
 def _typed(words: Sequence[str]) -> str:

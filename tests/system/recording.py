@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.system import virtual
+from tests.system import attacking, virtual
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
 from tests.system.stage import BPF, Seen, agent, grant
@@ -33,6 +33,7 @@ def check(contained: Machine, report: Report) -> None:
             _loaded(machine, report)
             _levels(machine, report, contained)
             _restarted(machine, report)
+            attacking.clock_set_back(machine, report)
             _unloaded(machine, report)
         report.trouble = lambda: contained.journal("attestd*")
 
