@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What needs nothing of Linux is run on both machines."""
     if metafunc.definition.get_closest_marker("anywhere"):
-        metafunc.parametrize("machine", ["linux", "darwin"], indirect=True, scope="module")
+        metafunc.parametrize("where", ["linux", "darwin"], indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,8 +86,8 @@ def _command(child: psutil.Process) -> str:
         return "gone"
 
 
-@pytest.fixture(scope="module", autouse=True, name="machine")
-def _machine(request: pytest.FixtureRequest) -> Iterator[str]:
+@pytest.fixture(scope="module", autouse=True, name="where")
+def _where(request: pytest.FixtureRequest) -> Iterator[str]:
     """The machine on which ``tests.support.instance.running`` starts attestd: this one, or the Mac that mirrors it."""
     chosen = getattr(request, "param", "linux")
     if chosen == "linux":

@@ -18,8 +18,8 @@ IDENTITY = {"spiffe_id", "program", "chain", "instance", "level", "recorded", "r
 
 
 @pytest.fixture(scope="module", name="instance")
-def _instance(machine: str) -> Iterator[Instance]:
-    del machine  # chosen before
+def _instance(where: str) -> Iterator[Instance]:
+    del where  # chosen before
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     with running(root) as instance:
         instance.grant(None, "--tool", "echo")

@@ -45,8 +45,8 @@ def listening(instance: Instance, name: str, *prefix: str) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", name="instance")
-def _instance(machine: str) -> Iterator[Instance]:
-    del machine  # chosen before
+def _instance(where: str) -> Iterator[Instance]:
+    del where  # chosen before
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     root.chmod(0o755)
     with running(root) as instance:

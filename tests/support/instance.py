@@ -405,7 +405,7 @@ def of_linux(root: Path) -> Instance:
 
 
 MACHINES: list[Callable[[Path], Instance]] = [of_linux]
-"""What makes instances; the last one is in use (the fixture ``machine`` of tests/conftest.py)."""
+"""What makes instances; the last one is in use (the fixture ``where`` of tests/conftest.py)."""
 
 
 @contextlib.contextmanager
