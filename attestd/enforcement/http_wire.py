@@ -75,6 +75,9 @@ class HttpConnection(asyncio.Protocol):
         self._busy = False
         self._lost = False
         self._silent = False
+        self._until = 0.0
+        """When the present wait is too long, by the loop's clock; 0: nobody waits, or has all the time."""
+        self._timer: asyncio.TimerHandle | None = None
         self.patience: float | None = None
         """Seconds that the server may take for its next bytes, or to take more of ours; None: any time."""
         self.sent = False
@@ -134,6 +137,9 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         """End it now. Idempotent."""
         self._lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
         self._woken()
@@ -168,19 +174,37 @@ class HttpConnection(asyncio.Protocol):
             await self._within_patience(asyncio.shield(self._drained))
 
     async def _within_patience(self, moment: asyncio.Future[None]) -> None:
-        """Wait for it. Raises SilentError. A plain timer: ``asyncio.timeout`` costs several times as much."""
+        """Wait for it. Raises SilentError.
+
+        One timer looks after many waits, because most are short: ``asyncio.timeout`` costs several times as much as
+        the wait itself, and a timer for each still more than need be.
+        """
         if self.patience is None:
             await moment
             return
-        timer = self._loop.call_later(self.patience, self._give_up)
+        self._until = self._loop.time() + self.patience
+        if self._timer is None or self._timer.when() > self._until:
+            self._look_at(self._until)
         try:
             await moment
         finally:
-            timer.cancel()
+            self._until = 0.0
         if self._silent:
             raise SilentError(f"the server was silent for {self.patience:.0f} s", sent=self.sent)
 
-    def _give_up(self) -> None:
+    def _look_at(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """The time is up, if it is still waited for and nothing has moved it since."""
+        self._timer = None
+        if not self._until:
+            return
+        if self._loop.time() < self._until:
+            self._look_at(self._until)
+            return
         self._silent = True
         self._woken()
         self._writable()

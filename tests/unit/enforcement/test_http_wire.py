@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from attestd.enforcement.http_wire import BUFFER_BYTES, HttpConnection, HttpError
+from attestd.enforcement.http_wire import BUFFER_BYTES, HttpConnection, HttpError, SilentError
 from attestd.errors import Cause
 from tests.fakes.http_peer import Caller, HttpPeer
 from tests.support.waiting import until
@@ -155,3 +155,23 @@ async def test_what_nobody_reads_stays_with_the_server(peer: HttpPeer, connectio
         received += len(data)
     assert received == size
     await sending
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+async def test_each_wait_has_its_own_patience(peer: HttpPeer, connection: HttpConnection):
+    """A short one after a long one is held to its own time; none of them ends a later wait that has all the time."""
+    caller = await peer.caller()
+    for patience in (30.0, 0.3, None):
+        connection.patience = patience
+        task = asyncio.ensure_future(ask(connection))
+        await caller.request()
+        await asyncio.sleep(0.1 if patience else 0.5)
+        await caller.raw(OK)
+        assert await task == (200, b"hi")
+    connection.patience = 0.2
+    task = asyncio.ensure_future(ask(connection))
+    await caller.request()
+    with pytest.raises(SilentError):
+        await asyncio.wait_for(task, 10)
