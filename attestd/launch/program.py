@@ -1,7 +1,8 @@
 """The launcher: a small single-threaded process that starts stdio servers and lets nothing of them survive.
 
 Run by the daemon as ``python -I -S program.py CONTROL_FD DAEMON_PID``: standard library only, and of attestd nothing
-but this file, ``bell``, ``tree`` and ``sandbox``. ``system`` builds the launcher of system mode from the same parts.
+but this file, ``supervision``, ``bell``, ``tree`` and ``sandbox``. ``system`` builds the launcher of system mode from
+the same parts.
 
 Rules
 - The daemon sends one datagram per server on the control socket: fields joined by NUL (``grace in ms``, program file,
@@ -37,6 +38,7 @@ if __name__ == "__main__":  # last, so that nothing beside this package can stan
 
 from attestd.launch.bell import Bell, describe, reap
 from attestd.launch.sandbox import Sandbox, Step
+from attestd.launch.supervision import LOST_GRACE_S, Fields, Supervision, make_plain
 from attestd.launch.tree import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -52,28 +54,19 @@ if sys.platform != "linux":
     sys.exit("error: cannot launch servers on this platform: the launcher needs Linux")
 
 MESSAGE_BYTES = 1 << 18
-STOP = b"stop"
-LOST_GRACE_S = 0.25
-"""Between SIGTERM and SIGKILL when the daemon, the launcher or the server itself is gone."""
 KILL_AGAIN_S = 0.02
 ALERT_S = 0.2
 """How long after the end of a child the launcher looks for what it may have left behind."""
-OPEN_FILES = 1024
-"""Soft limit of the server, what programs that use select expect; the hard limit stays."""
-UMASK = 0o022
 REPORT_FD = 3
 """Where the server's process says why it cannot execute; closed by a successful execution."""
 
 
-class Order:
+class Order(Fields):
     """What to start, as the daemon sent it."""
 
     def __init__(self, message: bytes) -> None:
-        grace, self.file, self.cwd, count, *words = message.split(b"\0")
-        self.grace_s = int(grace) / 1000
-        self.argv, (count, *words) = words[: int(count)], words[int(count) :]
-        self.sandbox = Sandbox(words[: int(count)])
-        self.env = dict(word.split(b"=", 1) for word in words[int(count) :])
+        super().__init__(message)
+        self.sandbox = Sandbox(self.confinement)
 
     def steps(self) -> Iterable[Step]:
         """What the server's process does between the common set-up and its execution."""
@@ -91,20 +84,14 @@ def become_server(order: Order, stdio: list[int], supervisor: int, report: int) 
         os.setsid()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        soft = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.umask(UMASK)
+        files = make_plain()
         for target, fd in enumerate(stdio):
             os.dup2(fd, target)
         if report != REPORT_FD:
             os.dup2(report, REPORT_FD, inheritable=False)
             report = REPORT_FD
         os.closerange(REPORT_FD + 1, os.sysconf("SC_OPEN_MAX"))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
         for stage, step in order.steps():  # noqa: B007 - the failure below names it
             step()
         stage = b"set up its process"
@@ -125,18 +112,14 @@ def close_all(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-class Supervisor:
+class Supervisor(Supervision):
     """Lives as long as one server or any of its descendants."""
 
     def __init__(self, order: Order, line: socket.socket) -> None:
+        super().__init__(
+            order.grace_s, line.fileno(), hear=line.recv, say=lambda words: line.send(words, socket.MSG_DONTWAIT)
+        )
         self._order = order
-        self._line = line
-        self._bell = Bell()
-        self._fds = {line.fileno()}
-        self._report = -1
-        self._server = 0
-        self._plan: list[tuple[float, int]] = []
-        self._lost = False
 
     def run(self, stdio: list[int]) -> None:
         """Start the server and stay until nothing of it is left."""
@@ -149,29 +132,15 @@ class Supervisor:
         self._fds.add(self._report)
         remain = True
         while remain:
-            ready = self._bell.wait(self._fds, self._plan[0][0] - time.monotonic() if self._plan else None)
-            if self._report in ready:
-                self._reported()
-            if self._line.fileno() in ready:
-                self._told()
-            if self._bell.ended:
-                self._lose()
+            self._listen()
             ended, remain = reap()
             if self._server in ended:
                 self._exited(ended[self._server])
             self._act()
 
     def _reported(self) -> None:
-        """The server's exec succeeded (end of file) or failed."""
-        failure = os.read(self._report, 8192)
-        self._fds.discard(self._report)
-        os.close(self._report)
-        self._report = -1
-        if failure:
-            self._say(b"failed\0" + failure)
+        if self._failed():
             self._server = 0
-        else:
-            self._say(b"started\0%d" % self._server)
 
     def _exited(self, status: int) -> None:
         if self._report >= 0:
@@ -181,30 +150,6 @@ class Supervisor:
         self._server = 0
         self._end_after(0.0, LOST_GRACE_S)
 
-    def _told(self) -> None:
-        """A word of the daemon, or its end."""
-        try:
-            word = self._line.recv(64)
-        except ConnectionError:
-            word = b""
-        if word == STOP and not self._plan:
-            self._end_after(self._order.grace_s, self._order.grace_s)
-        elif not word:
-            self._fds.discard(self._line.fileno())
-            self._lose()
-
-    def _lose(self) -> None:
-        """Daemon or launcher are gone: end quickly."""
-        if not self._lost:
-            self._lost = True
-            self._end_after(0.0, LOST_GRACE_S)
-
-    def _end_after(self, first_s: float, then_s: float) -> None:
-        now = time.monotonic()
-        plan = [(now + first_s, int(signal.SIGTERM)), (now + first_s + then_s, int(signal.SIGKILL))]
-        if not self._plan or plan[-1][0] < self._plan[-1][0]:
-            self._plan = plan
-
     def _act(self) -> None:
         now = time.monotonic()
         while self._plan and self._plan[0][0] <= now:
@@ -212,10 +157,6 @@ class Supervisor:
             signal_tree(number)
             if not self._plan:
                 self._plan = [(now + KILL_AGAIN_S, number)]
-
-    def _say(self, words: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._line.send(words, socket.MSG_DONTWAIT)
 
 
 class Launcher:

@@ -1,8 +1,8 @@
 """The supervisor of one stdio server where the kernel ties no process to its parent: macOS.
 
 Run by the daemon as ``python -I -S supervise.py LINE_FD``, with the server's standard input, output and error as its
-own: standard library only, and of attestd nothing but this file, ``bell`` and ``frames``. Nothing here is of one
-operating system, so the tests run it as it is.
+own: standard library only, and of attestd nothing but this file, ``supervision``, ``bell`` and ``frames``. Nothing here
+is of one operating system, so the tests run it as it is.
 
 Rules
 - It leads a session, and the server and what that starts belong to its process group. A group exists as long as its
@@ -31,15 +31,10 @@ from typing import NoReturn
 if __name__ == "__main__":  # last, so that nothing beside this package can stand for the standard library
     sys.path.append(__file__.removesuffix("/attestd/launch/supervise.py"))
 
-from attestd.launch.bell import Bell, describe
+from attestd.launch.bell import describe
 from attestd.launch.frames import Frames, receive
+from attestd.launch.supervision import LOST_GRACE_S, Fields, Supervision, make_plain
 
-STOP = b"stop"
-LOST_GRACE_S = 0.25
-"""Between SIGTERM and SIGKILL when the daemon or the server itself is gone."""
-OPEN_FILES = 1024
-UMASK = 0o022
-WORD_BYTES = 64
 MIB = 1 << 20
 RLIMITS = {
     b"open_files": (resource.RLIMIT_NOFILE, 1),
@@ -49,34 +44,20 @@ RLIMITS = {
 """Limits that macOS enforces: kernel's number and unit in bytes. It takes RLIMIT_AS, and ignores it."""
 
 
-class Order:
+class Order(Fields):
     """What to start, as the daemon sent it. Raises ValueError."""
 
     def __init__(self, message: bytes) -> None:
-        grace, self.file, self.cwd, count, *words = message.split(b"\0")
-        self.grace_s = int(grace) / 1000
-        self.argv, (count, *words) = words[: int(count)], words[int(count) :]
-        self.limits = [(RLIMITS[key], int(number)) for key, _, number in _pairs(words[: int(count)])]
-        self.env = {key: value for key, _, value in _pairs(words[int(count) :])}
-
-
-def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-    return [word.partition(b"=") for word in words]
+        super().__init__(message)
+        limits = (word.split(b"=", 1) for word in self.confinement)
+        self.limits = [(RLIMITS[key], int(number)) for key, number in limits]
 
 
 def become_server(order: Order, report: int) -> NoReturn:
     """In the forked child: set everything up and execute; on failure say where, on ``report``, and leave."""
     stage = b"set up its process"
     try:
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            with contextlib.suppress(OSError):  # some numbers belong to the C library
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        soft = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        os.umask(UMASK)
+        resource.setrlimit(resource.RLIMIT_NOFILE, make_plain())
         stage = b"limit its process"
         for (kind, unit), value in order.limits:
             resource.setrlimit(kind, (value * unit, value * unit))
@@ -92,18 +73,12 @@ def become_server(order: Order, report: int) -> NoReturn:
         os._exit(127)
 
 
-class Supervisor:
+class Supervisor(Supervision):
     """Lives as long as its group is to live."""
 
     def __init__(self, order: Order, line: Frames) -> None:
+        super().__init__(order.grace_s, line.fileno(), hear=line.recv, say=line.send)
         self._order = order
-        self._line = line
-        self._bell = Bell()
-        self._fds = {line.fileno()}
-        self._report = -1
-        self._server = 0
-        self._plan: list[tuple[float, int]] = []
-        self._lost = False
         self._apart = False
 
     def run(self) -> NoReturn:
@@ -118,24 +93,12 @@ class Supervisor:
             os.dup2(nothing, fd)
         self._fds.add(self._report)
         while True:
-            ready = self._bell.wait(self._fds, self._plan[0][0] - time.monotonic() if self._plan else None)
-            if self._report in ready:
-                self._reported()
-            if self._line.fileno() in ready:
-                self._told()
-            if self._bell.ended:
-                self._lose()
+            self._listen()
             self._reap()
             self._act()
 
     def _reported(self) -> None:
-        """The server's exec succeeded (end of file) or failed."""
-        failure = os.read(self._report, 8192)
-        self._fds.discard(self._report)
-        os.close(self._report)
-        self._report = -1
-        self._say(b"failed\0" + failure if failure else b"started\0%d" % self._server)
-        if failure:
+        if self._failed():
             os.waitpid(self._server, 0)
             self._server = 0
             self._kill()
@@ -152,32 +115,6 @@ class Supervisor:
         self._server = 0
         self._say(b"exit\0" + describe(status).encode())
         self._end_after(0.0, LOST_GRACE_S)
-
-    def _told(self) -> None:
-        """A word of the daemon, or its end."""
-        try:
-            word = self._line.recv(WORD_BYTES)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            word = b""
-        if word == STOP and not self._plan:
-            self._end_after(self._order.grace_s, self._order.grace_s)
-        elif not word:
-            self._fds.discard(self._line.fileno())
-            self._lose()
-
-    def _lose(self) -> None:
-        """The daemon is gone, or everything is to end: end quickly."""
-        if not self._lost:
-            self._lost = True
-            self._end_after(0.0, LOST_GRACE_S)
-
-    def _end_after(self, first_s: float, then_s: float) -> None:
-        now = time.monotonic()
-        plan = [(now + first_s, int(signal.SIGTERM)), (now + first_s + then_s, int(signal.SIGKILL))]
-        if not self._plan or plan[-1][0] < self._plan[-1][0]:
-            self._plan = plan
 
     def _act(self) -> None:
         now = time.monotonic()
@@ -208,10 +145,6 @@ class Supervisor:
             self._say(b"exit\0" + describe(os.waitpid(self._server, 0)[1]).encode())
         os.killpg(0, signal.SIGKILL)
         os._exit(1)
-
-    def _say(self, words: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._line.send(words)
 
 
 def main(words: list[str]) -> None:

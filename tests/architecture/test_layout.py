@@ -39,6 +39,7 @@ TESTED_BY = {
     "launch/refusal.py": "tests/unit/launch/test_registry.py",
     "launch/starting.py": "tests/unit/launch/test_client.py",
     "launch/supervise.py": "tests/unit/launch/test_session_launcher.py",
+    "launch/supervision.py": "tests/unit/launch/test_session_launcher.py",
     "kernel/linux/recorder/failures.py": "tests/unit/kernel/recorder/test_reader.py",
     **{
         f"evidence/interpreters/{module}.py": "tests/unit/evidence/test_interpreters.py"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 import statistics
 import subprocess
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.report import Figure
-from tests.bench.stage import instance, memory_kib, unix_server
+from tests.bench.stage import instance, let_in, memory_kib, unix_server
 from tests.support.instance import Instance
 
 SESSIONS = 500
@@ -75,7 +74,7 @@ def _idle() -> Figure:
     with instance(connections_per_uid=SESSIONS + 50) as made, unix_server(made):
         script = made.script("crowd.py", CROWD)
         made.start()
-        _approved(made, [str(script), str(made.socket("bench")), "1"])
+        let_in(made, [str(script), str(made.socket("bench")), "1"])
         assert made.process is not None
         pid = made.process.pid
         with _held(made, script, 20):  # what the first sessions load is not kept per session
@@ -105,7 +104,7 @@ def _large(rounds: int) -> Figure:
             script = made.script("big.py", BIG)
             made.start()
             command = [str(script), str(made.socket("bench"))]
-            _approved(made, [*command, "10"])
+            let_in(made, [*command, "10"])
             assert made.process is not None
             pid = made.process.pid
             before = memory_kib(pid, "VmRSS")
@@ -120,23 +119,6 @@ def _large(rounds: int) -> Figure:
         parts={"daemon before MiB": before / 1024, "result MiB": RESULT_BYTES / (1 << 20)},
         rounds=rounds,
     )
-
-
-def _approved(made: Instance, words: list[str]) -> None:
-    """Run the client until it is let in."""
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, *words],
-            env=made.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            return
-        made.approve(json.loads(done.stdout)["error"]["data"]["code"])
-    raise RuntimeError(f"the client was refused: {done.stdout} {done.stderr}")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ What other tests say of both machines is marked ``anywhere``; here is what only 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -12,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -156,41 +157,41 @@ def test_it_says_what_it_is(instance: MacInstance):
     assert found["kernel message_writer"] == "warn"
 
 
-def test_another_writer_is_refused(instance: MacInstance):
-    """A child that writes on its parent's connection is the last user of the socket, and the session ends unserved."""
-    granted = instance.script("relays.py", RELAYS)
+@contextlib.contextmanager
+def approved(instance: Instance, script: Path, *more: str) -> Iterator[tuple[Callable[[str], None], IO[str]]]:
+    """A client that was refused and then approved, on the same connection: how to speak to it, and what it says."""
     with subprocess.Popen(
-        [sys.executable, str(granted), str(instance.socket())],
+        [sys.executable, str(script), str(instance.socket()), *more],
         env=instance.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(HELLO)
-        process.stdin.flush()
-        code = json.loads(process.stdout.readline())["error"]["data"]["code"]
-        instance.approve(code)
-        process.stdin.write(CALL)
-        process.stdin.flush()
-        refusal = json.loads(process.stdout.readline())
-        assert cause(refusal) == "writer_mismatch"
+
+        def say(text: str) -> None:
+            assert process.stdin is not None
+            process.stdin.write(text)
+            process.stdin.flush()
+
+        say(HELLO)
+        instance.approve(json.loads(process.stdout.readline())["error"]["data"]["code"])
+        yield say, process.stdout
+
+
+def test_another_writer_is_refused(instance: MacInstance):
+    """A child that writes on its parent's connection is the last user of the socket, and the session ends unserved."""
+    granted = instance.script("relays.py", RELAYS)
+    with approved(instance, granted) as (say, said):
+        say(CALL)
+        assert cause(json.loads(said.readline())) == "writer_mismatch"
     assert not [call for call in instance.executed() if call["arguments"].get("from") == "child"]
 
 
 def test_another_image_is_refused(instance: MacInstance):
     """A granted process that executes another program keeps its socket and its pid, and is nobody any more."""
     script, other = instance.script("executes.py", EXECUTES), instance.script("other.py", OTHER)
-    with subprocess.Popen(
-        [sys.executable, str(script), str(instance.socket()), str(other)],
-        env=instance.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(HELLO)
-        process.stdin.flush()
-        instance.approve(json.loads(process.stdout.readline())["error"]["data"]["code"])
-        process.stdin.write("\n")
-        process.stdin.flush()
-        said = process.stdout.read()
+    with approved(instance, script, str(other)) as (say, heard):
+        say("\n")
+        said = heard.read()
     assert "result" not in said
     assert not [call for call in instance.executed() if call["arguments"].get("from") == "other"]
     assert instance.records(kind="session", cause="image_changed", server="echo")

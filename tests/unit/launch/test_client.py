@@ -20,6 +20,7 @@ import pytest
 from attestd.launch.client import ProcessLauncher
 from attestd.launch.protocol import Command, LaunchError
 from attestd.launch.starting import ORDER_BYTES, encode
+from tests.support.exits import Exits
 from tests.support.launching import HYDRA, Mark, line_of, parent, text_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,24 +47,6 @@ def fill(fd: int) -> int:
 def descriptors() -> list[int]:
     """Our open descriptors."""
     return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
-
-
-class Exits:
-    """Collects what ``on_exit`` is told."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._told = asyncio.Event()
-
-    def __call__(self, text: str) -> None:
-        self.texts.append(text)
-        self._told.set()
-
-    async def text(self) -> str:
-        """The text, when it has come."""
-        async with asyncio.timeout(10):
-            await self._told.wait()
-        return self.texts[0]
 
 
 async def test_the_environment_is_exactly_what_was_given(launcher: ProcessLauncher) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from attestd.launch.protocol import Command, LaunchError, Sandbox
 from attestd.launch.session_launcher import NoLauncher, SessionLauncher
+from tests.support.exits import Exits
 from tests.support.launching import Mark, line_of, parent, text_of
 from tests.support.repository import ROOT
 
@@ -44,24 +45,6 @@ async def launcher() -> AsyncIterator[SessionLauncher]:
     made = SessionLauncher(grace_s=0.2)
     yield made
     await made.close()
-
-
-class Exits:
-    """Collects what ``on_exit`` is told."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._told = asyncio.Event()
-
-    def __call__(self, text: str) -> None:
-        self.texts.append(text)
-        self._told.set()
-
-    async def text(self) -> str:
-        """The text, when it has come."""
-        async with asyncio.timeout(10):
-            await self._told.wait()
-        return self.texts[0]
 
 
 def ignored(_text: str) -> None:

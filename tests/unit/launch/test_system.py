@@ -25,7 +25,7 @@ def test_it_needs_the_standard_library_only():
         [sys.executable, "-I", "-S", "-c", source], capture_output=True, text=True, check=True, cwd="/"
     )
     foreign, own = done.stdout.splitlines()
-    parts = "accounts becoming bell cgroups ordered program refusal registry sandbox system tree"
+    parts = "accounts becoming bell cgroups ordered program refusal registry sandbox supervision system tree"
     assert foreign == ""
     assert own.split() == ["attestd", "attestd.launch", *(f"attestd.launch.{part}" for part in parts.split())]
 
