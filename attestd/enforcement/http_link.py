@@ -165,22 +165,31 @@ class HttpLink(ABC):
             self._gate = item
         if item.id is not None:
             self._waiting[item.id] = item
-        item.task = self._spawn(self._run(item))
+        item.task = self._loop.create_task(self._run(item))  # without a callback: that would be a turn of the loop more
+        self._tasks.add(item.task)
 
     async def _run(self, item: Item) -> None:
         try:
             await self._exchange(item)
         except HttpError as failure:
             self._failed(item, failure)
+        except Exception as error:  # noqa: BLE001 - told like that of any other task
+            self._broken(error)
         finally:
-            self._left(item)
-            item.done.set()
-            if item.id is not None and self._waiting.get(item.id) is item:
-                del self._waiting[item.id]
-            if self._gate is item:
-                self._gate = None
-                while self._open and self._queue and self._gate is None:
-                    self._start(self._queue.popleft())
+            self._finished(item)
+
+    def _finished(self, item: Item) -> None:
+        """Nothing more is done about it. Idempotent."""
+        self._left(item)
+        item.done.set()
+        if item.task is not None:
+            self._tasks.discard(item.task)
+        if item.id is not None and self._waiting.get(item.id) is item:
+            del self._waiting[item.id]
+        if self._gate is item:
+            self._gate = None
+            while self._open and self._queue and self._gate is None:
+                self._start(self._queue.popleft())
 
     def _left(self, item: Item) -> None:
         """Its bytes are not ours any more."""
@@ -207,6 +216,7 @@ class HttpLink(ABC):
             return modern_revision(body) is not None
         if item.task is not None:
             item.task.cancel()
+            self._finished(item)  # a task that had not begun to run will not
         self._loop.call_soon(self._failed, item, HttpError("it was cancelled", sent=True))
         return True
 
@@ -307,9 +317,12 @@ class HttpLink(ABC):
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """An error that no item expects is our bug: the client is told, and so is the loop."""
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._loop.call_exception_handler({"message": "a link to an HTTP server failed", "exception": error})
-            self._gone(Cause.INTERNAL, f"{type(error).__name__}: {error}"[:256])
+            self._broken(error)
+
+    def _broken(self, error: BaseException) -> None:
+        """An error that nobody expects is our bug: the client is told, and so is the loop."""
+        self._loop.call_exception_handler({"message": "a link to an HTTP server failed", "exception": error})
+        self._gone(Cause.INTERNAL, f"{type(error).__name__}: {error}"[:256])

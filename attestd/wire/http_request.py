@@ -7,6 +7,8 @@
    follow a chunked request without waiting for its answer.
 3. An offer to upgrade is not taken up, as RFC 9110 allows.
 4. Heads and bodies are bounded; a body that announces too much is refused before it is read.
+5. The same bytes mean the same: a head that a connection has sent before, as with most calls of one tool, is not parsed
+   again. A few are remembered, and none beyond its connection.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ import msgspec
 
 HEAD_BYTES: Final = 32 * 1024
 """Largest request line with headers."""
+HEADS: Final = 8
+"""How many heads of a connection are remembered."""
+REMEMBERED_BYTES: Final = 1024
+"""The largest of them."""
 CONTINUE: Final = "continue"
 """The client waits to be told that it may send the body (``Expect: 100-continue``)."""
 _END: Final = b"\r\n\r\n"
@@ -60,6 +66,19 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
         if len(values) > 1:
             raise HttpRefusal(400, f"cannot accept the request: header {name} is there {len(values)} times")
         return values[0] if values else None
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What a head says."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, tuple[str, ...]]
+    length: int | None
+    """Of the body; None: it comes in chunks."""
+    expects: bool
+    """See ``CONTINUE``."""
 
 
 class _Sink:
@@ -106,10 +125,11 @@ class RequestReader:
         self._received = 0
         self._searched = 0
         self._start = 0
-        self._sink: _Sink | None = None
-        self._parser: httptools.HttpRequestParser | None = None
-        self._length: int | None = None
-        self._method = ""
+        self._head: _Head | None = None
+        """Of the request that is being read."""
+        self._known: dict[bytes, _Head] = {}
+        self._chunks: tuple[httptools.HttpRequestParser, _Sink] | None = None
+        """What a body that comes in chunks is read with."""
         self._asked = False
 
     @property
@@ -120,7 +140,7 @@ class RequestReader:
     @property
     def idle(self) -> bool:
         """Whether the stream stands between two requests."""
-        return self._sink is None and not self._buffer
+        return self._head is None and not self._buffer
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
@@ -129,58 +149,67 @@ class RequestReader:
 
     def next(self) -> HttpRequest | str | None:
         """The next request, ``CONTINUE``, or None: more bytes are needed. Raises HttpRefusal."""
-        if self._sink is None and not self._head():
+        head = self._head or self._begun()
+        if head is None:
             return None
-        sink = self._sink
-        if sink is None:
-            return None
-        body = self._chunked(sink) if self._length is None else self._counted(self._length)
+        body = self._chunked() if head.length is None else self._counted(head.length)
         if body is None:
-            if not self._asked and not self._buffer and self._expects(sink):
+            if head.expects and not self._asked and not self._buffer:
                 self._asked = True
                 return CONTINUE
             return None
-        path, _, query = sink.url.decode("ascii").partition("?")
-        request = HttpRequest(
-            method=self._method,
-            path=path,
-            query=query,
-            headers=sink.headers,
+        self._head = self._chunks = None
+        self._searched = 0
+        self._asked = False
+        return HttpRequest(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            headers=head.headers,
             body=body,
             start=self._start,
             end=self._received - len(self._buffer),
         )
-        self._sink = self._parser = None
-        self._searched = 0
-        self._asked = False
-        return request
 
-    def _head(self) -> bool:
+    def _begun(self) -> _Head | None:
+        """The next head, if all of it is there."""
         found = self._buffer.find(_END, max(0, self._searched - 3))
         self._searched = len(self._buffer)
         if found < 0 or found > HEAD_BYTES:
             if len(self._buffer) > HEAD_BYTES:
                 raise HttpRefusal(431, f"cannot accept the request: its head is above {HEAD_BYTES} bytes")
-            return False
+            return None
         self._start = self._received - len(self._buffer)
-        head = bytes(self._buffer[: found + 4])
+        raw = bytes(self._buffer[: found + 4])
         del self._buffer[: found + 4]
-        if not 65 <= head[0] <= 90 or head.partition(b"\r\n")[0].count(b" ") != 2:
+        self._head = head = self._known.get(raw) or self._parsed(raw)
+        return head
+
+    def _parsed(self, raw: bytes) -> _Head:
+        if not 65 <= raw[0] <= 90 or raw.partition(b"\r\n")[0].count(b" ") != 2:
             raise HttpRefusal(400, "cannot accept the request: its first line is not method, target and version")
         sink = _Sink()
         parser = httptools.HttpRequestParser(sink)
         try:
-            parser.feed_data(head)
+            parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
             pass  # rule 3
         except httptools.HttpParserError as error:
             raise HttpRefusal(400, f"cannot accept the request: {str(error).lower()[:80]}") from None
         if not sink.head_done or sink.trailing or sink.body:
             raise HttpRefusal(400, "cannot accept the request: its head is not whole")
-        self._method = parser.get_method().decode("ascii")
-        self._length = _demand(parser, self._method, sink, self._limit)
-        self._sink, self._parser = sink, parser
-        return True
+        method = parser.get_method().decode("ascii")
+        length = _demand(parser, method, sink, self._limit)
+        path, _, query = sink.url.decode("ascii").partition("?")
+        expects = any(value.lower() == "100-continue" for value in sink.headers.get("expect", ()))
+        head = _Head(method, path, query, sink.headers, length, expects)
+        if length is None:
+            self._chunks = parser, sink
+        elif len(raw) <= REMEMBERED_BYTES:
+            if len(self._known) >= HEADS:
+                self._known.clear()
+            self._known[raw] = head
+        return head
 
     def _counted(self, length: int) -> bytes | None:
         if len(self._buffer) < length:
@@ -189,10 +218,12 @@ class RequestReader:
         del self._buffer[:length]
         return body
 
-    def _chunked(self, sink: _Sink) -> bytes | None:
+    def _chunked(self) -> bytes | None:
+        if self._chunks is None:
+            return None
+        parser, sink = self._chunks
         data, self._buffer = bytes(self._buffer), bytearray()
-        parser = self._parser
-        if parser is not None and data:
+        if data:
             try:
                 parser.feed_data(data)
             except httptools.HttpParserError as error:
@@ -202,9 +233,6 @@ class RequestReader:
         if len(sink.body) > self._limit:
             raise HttpRefusal(413, f"cannot accept the body: it is above {self._limit} bytes")
         return bytes(sink.body) if sink.done else None
-
-    def _expects(self, sink: _Sink) -> bool:
-        return any(value.lower() == "100-continue" for value in sink.headers.get("expect", ()))
 
 
 def _demand(parser: httptools.HttpRequestParser, method: str, sink: _Sink, limit: int) -> int | None:

@@ -158,6 +158,18 @@ async def test_cancelling_a_modern_request_closes_its_stream(table: Table):
     assert table.peer.none()
 
 
+async def test_what_is_cancelled_before_it_was_sent_takes_no_room(table: Table):
+    """Requests whose cancellation came with them are never sent, and do not count as waiting for ever."""
+    number = 0
+    for number in range(1, 21):
+        table.link.send(ask(number, "tools/call", name="x" * (1 << 17), arguments={}, _meta=META))
+        table.link.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}})
+        assert not table.link.congested
+    await until(lambda: len(table.owner.failures) == number)
+    _, request = await table.asked(ask(99, "tools/call", name="a", arguments={}, _meta=META))
+    assert request.json["id"] == 99
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
 async def test_errors_of_the_server_are_passed_on(table: Table, status: int):
     """A JSON-RPC error in any status is the answer, under the request's own id."""

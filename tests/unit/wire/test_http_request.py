@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from attestd.wire.http_request import CONTINUE, HEAD_BYTES, HttpRefusal, HttpRequest, RequestReader
+from attestd.wire.http_request import (
+    CONTINUE,
+    HEAD_BYTES,
+    HEADS,
+    REMEMBERED_BYTES,
+    HttpRefusal,
+    HttpRequest,
+    RequestReader,
+)
 
 LIMIT = 1000
 GOOD = b"POST /a/mcp?x=1 HTTP/1.1\r\nHost: h\r\nX-Two:  a \r\nX-Two: b\r\nContent-Length: 2\r\n\r\n{}"
@@ -40,12 +48,48 @@ def test_a_request():
     assert first.header("none") is None
 
 
+def test_the_same_head_again():
+    """It means the same each time, wherever it is cut; what differs by one byte means something else."""
+    other = GOOD.replace(b"x=1", b"x=2").replace(b"{}", b"[]")
+    many = [GOOD, other, GOOD.replace(b"{}", b"[]"), GOOD]
+    reader, found = RequestReader(LIMIT), []
+    for byte in b"".join(many):
+        reader.feed(bytes([byte]))
+        if isinstance(each := reader.next(), HttpRequest):
+            found.append(each)
+    assert [(each.query, each.body) for each in found] == [
+        ("x=1", b"{}"),
+        ("x=2", b"[]"),
+        ("x=1", b"[]"),
+        ("x=1", b"{}"),
+    ]
+    assert [each.start for each in found] == [len(GOOD) * number for number in range(4)]
+    assert len({id(each.headers) for each in found}) == 2
+
+
+def test_no_more_heads_are_remembered_than_bounded():
+    """Neither many nor large ones; each is read as what it is."""
+    heads = [b"POST /%d HTTP/1.1\r\nHost: h\r\nA: %s\r\n\r\n" % (size, b"a" * size) for size in range(0, 2000, 25)]
+    reader = RequestReader(LIMIT)
+    for size, raw in zip(range(0, 2000, 25), heads, strict=True):
+        for _ in range(2):
+            reader.feed(raw)
+            found = reader.next()
+            assert isinstance(found, HttpRequest)
+            assert (found.path, len(found.headers["a"][0])) == (f"/{size}", size)
+        assert len(reader._known) <= HEADS
+        assert all(len(known) <= REMEMBERED_BYTES for known in reader._known)
+
+
 def test_a_body_in_chunks():
     """Joined; extensions mean nothing."""
     raw = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n1\r\n{\r\n1;a=b\r\n}\r\n0\r\n\r\n"
-    (found,) = read(raw)
-    assert isinstance(found, HttpRequest)
-    assert (found.body, found.end) == (b"{}", len(raw))
+    reader = RequestReader(LIMIT)
+    for number in (1, 2):
+        reader.feed(raw)
+        found = reader.next()
+        assert isinstance(found, HttpRequest)
+        assert (found.body, found.end) == (b"{}", number * len(raw))
 
 
 def test_expectations_and_offers():
