@@ -56,6 +56,7 @@ class Cgroups:
                 _write(os.path.join(path, "pids.max"), str(processes))
             if memory_mib:
                 _write(os.path.join(path, "memory.max"), str(memory_mib * MIB))
+                _write(os.path.join(path, "memory.oom.group"), "1")  # who takes more is ended whole, not by the largest
                 with contextlib.suppress(OSError):  # without swap accounting there is no such file
                     _write(os.path.join(path, "memory.swap.max"), "0")
         except OSError:

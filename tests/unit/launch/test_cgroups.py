@@ -76,3 +76,17 @@ def test_a_server_lives_and_dies_in_its_cgroup(delegated: Path | None):
         [sys.executable, "-c", LIVES, str(delegated)], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout == "True True\nTrue True []\n-9 False True\n", done.stderr
+
+
+def test_a_server_that_takes_too_much_is_ended_whole(tmp_path: Path):
+    """With its limit of memory goes the word that the kernel kills all of its processes, not the largest one."""
+    for name, text in (("cgroup.procs", ""), ("cgroup.controllers", "memory pids\n"), ("cgroup.subtree_control", "")):
+        (tmp_path / name).write_text(text)
+    cgroups = Cgroups(str(tmp_path))
+    limited, free = (Path(cgroups.make(f"server-1-{mib}", 0, mib)) for mib in (64, 0))
+    assert {path.name: path.read_text() for path in limited.iterdir()} == {
+        "memory.max": str(64 << 20),
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+    }
+    assert list(free.iterdir()) == []
