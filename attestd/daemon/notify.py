@@ -64,6 +64,10 @@ class Notifier:
         """The self-check succeeded."""
         self._send("WATCHDOG=1", _status(status))
 
+    def failed(self, status: str) -> None:
+        """We must not go on: the manager does at once what it does when a sign of life is missing."""
+        self._send("WATCHDOG=trigger", _status(status))
+
     def status(self, status: str) -> None:
         """What ``systemctl status`` shows."""
         self._send(_status(status))

@@ -23,7 +23,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_policy(shipped: Path, host: Path, host_id: str) -> Policy:
     """Load and validate everything. Raises PolicyInvalidError, ConfigurationError; then nothing has changed."""
-    layers = [Layer(name="vendor", text=_read(shipped / "baseline.cedar"), file=str(shipped / "baseline.cedar"))]
+    layers = [_vendor(shipped)]
     files = [str(shipped / "baseline.cedar")]
     for path in sorted(host.glob("*.cedar")) if host.is_dir() else ():
         layers.append(Layer(name=f"host.{path.stem}", text=_read(path), file=str(path)))
@@ -33,6 +33,15 @@ def load_policy(shipped: Path, host: Path, host_id: str) -> Policy:
         engine=Engine(_read(shipped / "attestd.cedarschema"), layers, host=host_id),
         files=tuple(files),
     )
+
+
+def shipped_engine(shipped: Path, host_id: str) -> Engine:
+    """One that decides by the shipped policy alone. Raises PolicyInvalidError, ConfigurationError."""
+    return Engine(_read(shipped / "attestd.cedarschema"), [_vendor(shipped)], host=host_id)
+
+
+def _vendor(shipped: Path) -> Layer:
+    return Layer(name="vendor", text=_read(shipped / "baseline.cedar"), file=str(shipped / "baseline.cedar"))
 
 
 def _read(path: Path) -> str:

@@ -3,8 +3,10 @@
 One check sends synthetic calls along the real path and leaves nothing behind: 1 this process, over a socket pair, is
 the caller; evidence is collected and appraised by the real rooms. 2 A call of it is parsed, decided by the engine in
 force and would be recorded; the log must be able to take a record, and none is written. 3 The same call by another
-writer must be refused, whatever the policy says, and so must a caller of level 0. What a check is not: a judgement of
-the world. A full disk, or a policy that errs, makes attestd refuse, which is its duty and nothing that a restart cures.
+writer must be refused, whatever the policy says, and so must a caller of level 0. 4 Under the shipped policy alone
+calls with and without a grant come to the answers that are known (``known_answers``). What a check is not: a judgement
+of the world. A full disk, or a policy that errs, makes attestd refuse, which is its duty and nothing that a restart
+cures.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
 from attestd.daemon.app import Daemon
+from attestd.daemon.known_answers import KNOWN, grants_of, ordinary
+from attestd.daemon.paths import policy_directory
+from attestd.daemon.policy import shipped_engine
 from attestd.daemon.sessions import SessionCaller
 from attestd.decision.engine import Engine
 from attestd.decision.model import Deny, ServerFacts, ToolFacts
 from attestd.enforcement.clock import MessageClock
 from attestd.errors import AttestdError, Cause
+from attestd.evidence.model import Evidence
 from attestd.grants.model import Grant
 from attestd.mediation import Attested, Forward, Mediator, Outcome, Refuse, attest
 from attestd.wire.classify import classify
@@ -42,19 +48,26 @@ class SelfCheckError(AttestdError):
     code = "self_check"
 
 
+class WrongDecisionError(SelfCheckError):
+    """It answers, and wrongly: nobody should be answered any more."""
+
+    code = "wrong_decision"
+
+
 class _Desk:
-    """Implements ``sessions.Desk`` over the daemon's engine: no grants, nothing used up, nothing put on a list."""
+    """Implements ``sessions.Desk`` over an engine: these grants, nothing used up, nothing put on a list."""
 
     grants_version = 0
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.engine: Engine = daemon.engine
-        self.generation = daemon.generation
+    def __init__(self, engine: Engine, generation: int, grants: tuple[Grant, ...]) -> None:
+        self.engine = engine
+        self.generation = generation
         self.tools: dict[tuple[str, int], dict[str, ToolFacts]] = {}
+        self._grants = grants
 
     def own_grants(self, result: AttestationResult, server: str) -> tuple[Grant, ...]:
         del result, server
-        return ()
+        return self._grants
 
     def use_grants(self, grants: tuple[str, ...], session: str, now_ns: int) -> bool:
         del grants, session, now_ns
@@ -95,6 +108,7 @@ class SelfCheck:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._shipped = shipped_engine(policy_directory(), daemon.host_id)
         self._asked = 0
 
     def run(self) -> str:
@@ -115,25 +129,46 @@ class SelfCheck:
 
     def _decisions(self, attested: Attested) -> None:
         # 2 what is decided
-        known = self._call(attested, level=max(1, attested.result.level), writer_pid=os.getpid())
+        evidence, result, engine = attested.evidence, attested.result, self._daemon.engine
+        known = self._call(attested, evidence, _at(result, max(1, result.level)), engine)
         if not isinstance(known, Forward | Refuse):
-            raise SelfCheckError(f"cannot trust decisions: a call came to {type(known).__name__}")
+            raise WrongDecisionError(f"cannot trust decisions: a call came to {type(known).__name__}")
         if isinstance(known, Refuse) and known.refusal.cause in {Cause.INTERNAL, Cause.AUDIT_UNAVAILABLE}:
             raise SelfCheckError(f"cannot decide: {known.refusal.text}")
         # 3 what must be refused whatever the policy says
         for what, level, writer in (("a caller of level 0", 0, os.getpid()), ("another writer", 1, 1)):
-            outcome = self._call(attested, level=level, writer_pid=writer)
+            outcome = self._call(attested, evidence, _at(result, level), engine, writer_pid=writer)
             if not isinstance(outcome, Refuse):
-                raise SelfCheckError(f"cannot trust decisions: {what} came to {type(outcome).__name__}, not to Refuse")
+                raise WrongDecisionError(f"cannot trust decisions: {what} came to {_said(outcome)}, not to Refuse")
+        # 4 what is known
+        evidence, caller = ordinary(evidence, result)
+        for question in KNOWN:
+            grants = grants_of(question, caller, SERVER, time.time_ns())
+            outcome = self._call(attested, evidence, caller, self._shipped, grants)
+            wanted = "Forward" if question.cause is None else f"Refuse ({question.cause.value})"
+            if _said(outcome) != wanted:
+                raise WrongDecisionError(
+                    f"cannot trust decisions: {question.what} came to {_said(outcome)}, not to {wanted}"
+                )
+        self._shipped.forget()
 
-    def _call(self, attested: Attested, *, level: int, writer_pid: int) -> Outcome:
+    def _call(
+        self,
+        attested: Attested,
+        evidence: Evidence,
+        result: AttestationResult,
+        engine: Engine,
+        grants: tuple[Grant, ...] = (),
+        *,
+        writer_pid: int = 0,
+    ) -> Outcome:
         self._asked += 1
         caller = SessionCaller(
-            desk=_Desk(self._daemon),
+            desk=_Desk(engine, self._daemon.generation, grants),
             server=ServerFacts(name=SERVER, transport="stdio"),
             session=SERVER,
-            evidence=attested.evidence,
-            result=msgspec.structs.replace(attested.result, level=level),
+            evidence=evidence,
+            result=result,
             digest="",
             watch=attested.watch,
             now_ns=time.time_ns(),
@@ -143,7 +178,7 @@ class SelfCheck:
         limits = self._daemon.settings.limits.wire()
         return mediator.request(
             lambda: _parsed(name, limits),
-            writer_pid=writer_pid,
+            writer_pid=writer_pid or os.getpid(),
             place=lambda _: None,
             proven=lambda _: True,
             clock=MessageClock(),
@@ -154,6 +189,15 @@ class SelfCheck:
         served = f"{len(daemon.fronts)} servers, {len(daemon.sessions)} sessions"
         trouble = daemon.audit.last_error
         return served if trouble is None else f"{served}; every call is refused: {trouble.message}"
+
+
+def _at(result: AttestationResult, level: int) -> AttestationResult:
+    return msgspec.structs.replace(result, level=level)
+
+
+def _said(outcome: Outcome) -> str:
+    """An outcome in words."""
+    return f"Refuse ({outcome.refusal.cause.value})" if isinstance(outcome, Refuse) else type(outcome).__name__
 
 
 def _parsed(name: str, limits: Limits) -> CallRequest:

@@ -17,7 +17,7 @@ from attestd.daemon.listening import Listening
 from attestd.daemon.notify import Notifier
 from attestd.daemon.paths import Paths
 from attestd.daemon.platforms import host_id, open_authority, open_launcher, open_platform
-from attestd.daemon.self_check import SelfCheck, SelfCheckError
+from attestd.daemon.self_check import SelfCheck, SelfCheckError, WrongDecisionError
 from attestd.enforcement.workers import TooSlowError
 from attestd.errors import AttestdError, EvidenceError
 from attestd.evidence.model import Peer
@@ -98,13 +98,18 @@ class Serving:
             self._ping()
 
     def _ping(self) -> None:
-        """One sign of life, if the decision path deserves it; without one the manager ends us and starts anew."""
+        """One sign of life, if the decision path deserves it; without one the manager ends us and starts anew.
+
+        Who decides wrongly is ended at once. Who cannot decide refuses, and may find its way back before the next sign.
+        """
         self._watchdog = self._loop.call_later(self._notifier.watchdog_s / PINGS, self._ping)
         try:
             state = self._check.run()
         except SelfCheckError as error:
             LOG.critical("self-check failed: %s", error.message)
             self.daemon.trouble(f"self-check failed: {error.message}")
+            if isinstance(error, WrongDecisionError):
+                self._notifier.failed(f"self-check failed: {error.message}")
             return
         self._notifier.alive(state)
 

@@ -280,6 +280,10 @@ class Engine:
             )
         return policies(layer, parsed)
 
+    def forget(self) -> None:
+        """Let go of the parsed form of every subject; it is made again where it is needed."""
+        self._parsed.clear()
+
     def parsed(self, subject: Subject) -> Parsed:
         """The subject as Cedar takes it, made again if it was not asked for lately."""
         found = self._parsed.get(subject.key)

@@ -66,6 +66,12 @@ def test_a_manager_that_went_is_no_error(manager: socket.socket):
     assert made.present
 
 
+def test_who_must_not_go_on_says_so(manager: socket.socket):
+    """In the manager's own words for it, with the reason."""
+    notifier(manager).failed("cannot trust decisions")
+    assert said(manager) == ["WATCHDOG=trigger", "STATUS=cannot trust decisions"]
+
+
 def test_ready_and_alive_carry_a_status_of_one_line(manager: socket.socket):
     """A line end in a message cannot become a message of its own."""
     made = notifier(manager)

@@ -10,10 +10,12 @@ import pytest
 
 from attestd.audit.log import AuditLogFile
 from attestd.daemon.notify import Notifier
-from attestd.daemon.self_check import SelfCheck, SelfCheckError
+from attestd.daemon.self_check import SelfCheck, SelfCheckError, WrongDecisionError
 from attestd.daemon.service import Serving
-from attestd.decision.model import Permit
+from attestd.decision import engine
+from attestd.decision.model import Deny, Permit, Verdict
 from attestd.errors import AuditUnavailableError, Cause, EvidenceError
+from attestd.grants import match
 from tests.support.daemons import paths_below
 from tests.support.waiting import until
 
@@ -46,6 +48,45 @@ async def test_an_engine_that_permits_everything_is_seen(serving: Serving, monke
     monkeypatch.setattr(type(serving.daemon.engine), "decide", lambda *_: Permit(policies=("broken",)))
     with pytest.raises(SelfCheckError, match="a caller of level 0 came to Forward"):
         SelfCheck(serving.daemon).run()
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        (Permit(policies=("broken",)), r"a caller without a grant came to Forward, not to Refuse \(no_grant\)"),
+        (Deny(cause=Cause.NO_GRANT), r"a call that a grant names came to Refuse \(no_grant\), not to Forward"),
+        (Deny(cause=Cause.EXPIRED), r"a caller without a grant came to Refuse \(expired\), not to Refuse \(no_grant\)"),
+    ],
+)
+async def test_wrong_answers_are_seen(serving: Serving, monkeypatch: pytest.MonkeyPatch, answer: Verdict, seen: str):
+    """Whoever is known to hold a grant or none must be answered accordingly, with the cause."""
+    monkeypatch.setattr(engine, "judged", lambda *_: answer)
+    with pytest.raises(WrongDecisionError, match=seen):
+        SelfCheck(serving.daemon).run()
+
+
+async def test_a_grant_that_counts_where_it_must_not(serving: Serving, monkeypatch: pytest.MonkeyPatch):
+    """Without the clause of its level the cause is another one, even though Cedar still refuses."""
+    left = tuple(clause for clause in match.CLAUSES if clause.__name__ != "_level")
+    monkeypatch.setattr(match, "CLAUSES", left)
+    with pytest.raises(
+        WrongDecisionError, match=r"a caller below the level of its grant came to Refuse \(out_of_scope\)"
+    ):
+        SelfCheck(serving.daemon).run()
+
+
+@pytest.mark.parametrize("rule", ["permit", "forbid"])
+async def test_a_policy_of_this_host_is_not_judged(short_tmp: Path, rule: str):
+    """One that permits everybody, or nobody, is the administrator's; the check passes."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    paths.policies.mkdir()
+    (paths.policies / "all.cedar").write_text(f'@id("all")\n{rule} (principal, action, resource);\n')
+    serving = Serving(paths)
+    try:
+        SelfCheck(serving.daemon).run()
+    finally:
+        await serving.close()
 
 
 async def test_an_engine_that_fails_is_seen(serving: Serving, monkeypatch: pytest.MonkeyPatch):
@@ -82,6 +123,24 @@ async def test_a_kernel_room_that_answers_nothing(serving: Serving, monkeypatch:
     monkeypatch.setattr(type(serving.daemon.kernel), "peer", nothing)
     with pytest.raises(SelfCheckError, match="cannot attest this process itself"):
         SelfCheck(serving.daemon).run()
+
+
+async def test_who_decides_wrongly_asks_to_be_ended(short_tmp: Path, monkeypatch: pytest.MonkeyPatch):
+    """The manager is told at once, with the reason, and hears no sign of life; it does not wait for a missing one."""
+    paths = paths_below(short_tmp)
+    paths.servers.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(short_tmp / "notify"))
+        manager.settimeout(5)
+        serving = Serving(paths, notifier=Notifier(str(short_tmp / "notify"), watchdog_us=3_600_000_000))
+        try:
+            monkeypatch.setattr(engine, "judged", lambda *_: Permit(policies=()))
+            serving.ready()
+            assert manager.recv(4096).startswith(b"READY=1")
+            said = manager.recv(4096).decode()
+            assert said.startswith("WATCHDOG=trigger\nSTATUS=self-check failed: cannot trust decisions")
+        finally:
+            await serving.close()
 
 
 async def test_pings_stop_when_the_check_fails(short_tmp: Path):
