@@ -200,8 +200,7 @@ class Backs:
             ) from error
         except (OSError, TimeoutError) as error:
             sock.close()
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not accept"
-            raise ServerError(Cause.SERVER_UNAVAILABLE, f"cannot connect to {server.socket}: {reason}") from error
+            raise _unreached(server, error) from error
         except BaseException:
             sock.close()
             raise
@@ -268,6 +267,16 @@ def demand_uid(server: ServerSettings, uid: int, place: str) -> None:
         wanted = " or ".join(str(each) for each in sorted(expected))
         text = f"uid {uid} listens on {place}, expected uid {wanted}"
         raise ServerError(Cause.SERVER_UNTRUSTED, text, hint="set server.peer.uid if that is right")
+
+
+def _unreached(server: ServerSettings, error: OSError | TimeoutError) -> ServerError:
+    """Nobody answers, or nobody that we may see: another user's socket may be there all the same."""
+    reason = error.strerror or "it does not accept"
+    text, hint = f"cannot connect to {server.socket}: {reason}", ""
+    if isinstance(error, FileNotFoundError | PermissionError) and server.peer.uid not in {None, os.geteuid()}:
+        text = f"{text}, as attestd (uid {os.geteuid()}) sees it"
+        hint = "the service's unit hides /home, /root, /run/user and /tmp; who may write a socket may connect to it"
+    return ServerError(Cause.SERVER_UNAVAILABLE, text, hint=hint)
 
 
 def environment(server: ServerSettings) -> tuple[tuple[str, str], ...]:

@@ -204,6 +204,16 @@ async def test_nobody_listens(bench: Bench):
     assert "Connection refused" in (await bench.refused(bench.unix())).message
 
 
+async def test_a_socket_of_another_user_that_is_not_to_be_seen(bench: Bench):
+    """It may well be there for that user: the message says whose view it is, and the hint what hides it."""
+    server = bench.unix(socket="/nowhere/x.sock", peer=BackPeer(uid=os.geteuid() + 1))
+    error = await bench.refused(server)
+    assert error.message == (
+        f"cannot connect to /nowhere/x.sock: No such file or directory, as attestd (uid {os.geteuid()}) sees it"
+    )
+    assert "hides /home" in error.hint
+
+
 async def test_a_listener_of_another_uid_gets_nothing(bench: Bench):
     """Both uids are named, and the connection is closed before a byte."""
     error = await bench.refused(bench.unix(peer=BackPeer(uid=os.geteuid() + 1)))
