@@ -79,6 +79,22 @@ def lay(packages: Path, lock: Path, kept: Path, *, roots: tuple[str, ...] = ("at
     shutil.copytree(kept / "packages", packages, ignore=shutil.ignore_patterns("bin", "__pycache__", "RECORD"))
 
 
+def download(lock: Path, kept: Path) -> None:
+    """Keep in ``kept`` the wheels that the lock names for attestd; they are downloaded only when the lock changed."""
+    wanted = locked(lock, runtime())
+    asked = kept.with_suffix(".txt")
+    if kept.is_dir() and asked.is_file() and asked.read_text(encoding="utf-8") == wanted:
+        return
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    listed = kept.with_suffix(".new")
+    listed.write_text(wanted, encoding="utf-8")
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    where = ["--dest", str(kept), "--requirement", str(listed)]
+    subprocess.run([sys.executable, "-m", "pip", "download", *options, *where], check=True)
+    listed.rename(asked)
+
+
 def licence(name: str) -> str:
     """What a distribution says of its license."""
     about = metadata.metadata(name)

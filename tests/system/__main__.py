@@ -1,7 +1,7 @@
 """``python -m tests.system [WORD…]``: the installed service on a Debian of its own, with a real PID 1; see ``make system-test``.
 
 One line for each thing that is shown, PASS or FAIL. With words only the groups whose name contains one of them are run:
-install, users, launcher, crowd, http, attack, recorder, life, soak, remove, guide. ``--sessions`` and ``--calls``: how long the
+install, users, launcher, crowd, http, attack, recorder, confine, life, soak, remove, guide, pipx. ``--sessions`` and ``--calls``: how long the
 soak is. ``--shell`` opens one in the prepared system instead. Needs root, debootstrap, systemd-nspawn and qemu-system-x86_64. Exit 0: everything that was to be shown was.
 """
 
@@ -15,14 +15,18 @@ import sys
 
 from attestd import __version__
 from tests.system import (
+    adding,
     attacking,
+    confining,
     crowding,
+    deciding,
     following,
     fronting,
     installing,
     launching,
     life,
     machine,
+    owning,
     recording,
     removing,
     soaking,
@@ -56,6 +60,7 @@ def main(words: list[str]) -> int:
             stage.register(system, name, lines)
         said = stage.install(system, first)
         stage.lay_servers(system)
+        stage.lay_places(system)
         if asked.shell:
             subprocess.run(system.enter("bash"), check=False)
             return 0
@@ -63,6 +68,7 @@ def main(words: list[str]) -> int:
             installing.check(system, report, said)
         if report.wants("users"):
             users.check(system, report)
+            adding.check(system, report)
         if report.wants("launcher"):
             launching.check(system, report)
         if report.wants("crowd"):
@@ -73,18 +79,28 @@ def main(words: list[str]) -> int:
             attacking.check(system, report)
         if report.wants("recorder"):
             recording.check(system, report)
+        if report.wants("confine"):
+            confining.check(system, report)
         if report.wants("life"):
             life.check(system, report)
+            deciding.check(system, report)
         if report.wants("soak"):
             soaking.check(system, report, asked.sessions, asked.calls)
         if report.wants("remove"):
             removing.upgraded(system, report, next_deb)
             removing.removed(system, report, next_deb)
         if report.wants("guide"):
-            if system.path("/var/lib/dpkg/info/attestd.list").exists():
-                removing.apt(system, "purge")
+            _purged(system)
             following.check(system, report, next_deb)
+        if report.wants("pipx"):
+            _purged(system)
+            owning.check(system, report)
     return report.end()
+
+
+def _purged(system: machine.Machine) -> None:
+    if system.path("/var/lib/dpkg/info/attestd.list").exists():
+        removing.apt(system, "purge")
 
 
 if __name__ == "__main__":

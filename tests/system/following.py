@@ -15,14 +15,14 @@ GUIDE = ROOT / "docs" / "guides" / "operations.md"
 FENCE = "```"
 
 
-def commands(text: str) -> Iterator[tuple[str, str]]:
-    """Section and command of every fenced line of shell."""
+def commands(text: str, shell: str = f"{FENCE}sh") -> Iterator[tuple[str, str]]:
+    """Section and command of every line that is fenced so."""
     section, inside = "", False
     for line in text.splitlines():
-        if line.startswith("## "):
-            section = line[3:]
+        if line.startswith(("## ", "### ")) and not inside:
+            section = line.lstrip("# ")
         elif line.startswith(FENCE):
-            inside = not inside and line == f"{FENCE}sh"
+            inside = not inside and line == shell
         elif inside and line.strip():
             yield section, line
 

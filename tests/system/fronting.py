@@ -8,11 +8,10 @@ from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import CTL, TERMS, WEB, Seen, cause_of, code_of, records
+from tests.system.stage import CONFIG, CTL, TERMS, WEB, Seen, cause_of, code_of, records
 
 PORT = 7411
 """That of ``attestd-http.socket``."""
-CONFIG = "/etc/attestd/attestd.toml"
 UNIT = "attestd-http.socket"
 URL = f"http://127.0.0.1:{PORT}/echo/mcp"
 OTHER = "/home/alice/other.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.system import confining
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
 from tests.system.stage import COMPROMISED, Seen, agent, grant, register
@@ -66,20 +67,17 @@ def _accounts(machine: Machine, report: Report) -> None:
         for uid in uids:
             expect(machine.run("getent", "passwd", str(uid), check=False).stdout == "", f"{uid} is somebody's")
     with report.check("a limit and network = false hold for a started server, and only where they are set"):
+        confining.kept_network(machine)
         free, alone = (_where(machine, "alice", server) for server in ("echo", "alone"))
-        expect(free["loopback"] and not alone["loopback"], f"loopback: {free['loopback']} and {alone['loopback']}")
         expect(alone["open_files"] == 64 != free["open_files"], f"open files: {alone['open_files']}")
     with report.check(
         "a server that is to be read-only is, or is not started where this kernel has no Landlock of 6.2"
-    ) as (figures):
-        grant(machine, "alice", "kept")
-        told = agent(machine, "alice", "once", "kept", tool="where")
-        expect(free["writes"], "without read_only nothing can be written either")
-        if told["ok"]:
-            expect(not json.loads(str(told["text"]))["writes"], f"it writes: {told}")
-        else:
-            expect("it needs Landlock of Linux 6.2" in str(told["text"]), str(told))
-        figures.append("it is" if told["ok"] else "it is not started")
+    ) as figures:
+        figures.extend(confining.kept_files(machine) or ["it is not started"])
+    with report.check(
+        "a server with a memory limit has it, or is not started where the launcher has no controller"
+    ) as told:
+        told.append("it has" if confining.kept_memory(machine) else "it is not started")
 
 
 def _where(machine: Machine, user: str, server: str) -> Seen:

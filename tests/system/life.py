@@ -9,13 +9,12 @@ import time
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import AGENT, CTL, Seen, agent, cause_of, grant, records, register
+from tests.system.stage import AGENT, CONFIG, CTL, Seen, agent, cause_of, grant, records, register
 
 ENDED_S = 120
 ROOM_KIB = 4096
 """What is left on the disk that is to be full."""
 STATE = "/var/lib/attestd"
-CONFIG = "/etc/attestd/attestd.toml"
 DROP_IN = "/etc/systemd/system/attestd.service.d/test.conf"
 
 

@@ -22,6 +22,8 @@ from tests.support.instance import SETTLE_S
 from tests.system import root
 
 CGROUPS = Path("/sys/fs/cgroup")
+CALLS = ("bpf", "perf_event_open", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+"""System calls that a machine has, and systemd-nspawn of 252 takes away."""
 _PRIVATE = "ATTESTD_SYSTEM_TEST_NAMESPACE"
 _ENTER = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 
@@ -68,19 +70,25 @@ class Machine:
         """
         command, said = (("bash",), _typed(words) + said) if shell else (words, said)
         done = subprocess.run(
-            self._unit(user, *command), check=False, capture_output=True, text=True, input=said, timeout=seconds
+            self.enter(*self.unit(user, *command)),
+            check=False,
+            capture_output=True,
+            text=True,
+            input=said,
+            timeout=seconds,
         )
         if check and done.returncode:
             shown = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}".strip()
             raise FailedError(f"{' '.join(words)[:300]} as {user} ended with {done.returncode}:\n{shown}")
         return done
 
-    def _unit(self, user: str, *words: str) -> list[str]:
+    def unit(self, user: str, *words: str) -> list[str]:
+        """The command that, inside, runs ``words`` as a service with our standard input and output."""
         unit = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--uid={user}", "--service-type=exec"]
         home = "/root" if user == "root" else f"/home/{user}"
         home = home if self.path(home).is_dir() else "/"
         unit += [f"--working-directory={home}", f"--setenv=HOME={home}", "--setenv=LANG=C.UTF-8"]
-        return self.enter(*unit, "--", *(word.replace("$", "$$") for word in words))  # the manager expands variables
+        return [*unit, "--", *(word.replace("$", "$$") for word in words)]  # the manager expands variables
 
     def out(self, *words: str, user: str = "root", seconds: float = 60) -> str:
         """Standard output of a command that must succeed."""
@@ -97,7 +105,11 @@ class Machine:
     def start(self, *words: str, user: str = "root") -> subprocess.Popen[str]:
         """Start one command, typed to a shell, with pipes."""
         process = subprocess.Popen(
-            self._unit(user, "bash"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.enter(*self.unit(user, "bash")),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         if process.stdin is not None:
             process.stdin.write(_typed(words))
@@ -156,7 +168,7 @@ def booted() -> Iterator[Machine]:
         group.mkdir()
         environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         options = ["--register=no", "--keep-unit", "--private-network", "--console=pipe", "--quiet"]
-        options += ["--capability=CAP_BPF,CAP_PERFMON", "--system-call-filter=bpf perf_event_open"]
+        options += ["--capability=CAP_BPF,CAP_PERFMON", f"--system-call-filter={' '.join(CALLS)}"]
         log = place.parent / "console"
         with log.open("wb") as console:
             container = subprocess.Popen(

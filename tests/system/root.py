@@ -20,12 +20,14 @@ from pathlib import Path
 VARIANT = "minbase"
 BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps")
 """With an init system; ``procps`` is what an administrator types."""
-FETCHED = ("python3", "polkitd")
-"""Downloaded with all that they need, for apt to install them with the package."""
+FETCHED = ("python3", "polkitd", "pipx", "tmux")
+"""Downloaded with all that they need, for apt to install them: the first two with the package, the others for one
+user.s own."""
 KERNEL = ("linux-image-cloud", "busybox-static")
-"""For the virtual machine of ``virtual``: the suite's kernel for machines like it, of this architecture, and what mounts its
+"""For the virtual machines of ``virtual``: a kernel for machines like them, of this architecture, and what mounts their
 disk. Downloaded only; nothing of the system under test uses them."""
-KERNEL_PLACE = "var/cache/attestd-test-kernel"
+KERNELS = {"": "var/cache/attestd-test-kernel", "-backports": "var/cache/attestd-test-kernel-newer"}
+"""Where they lie: the kernel of the suite itself, and the one that its backports have, which is newer."""
 MKFS = ("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal")
 SIZE = "4g"
 """Of the file system in memory, which takes no more than is written."""
@@ -52,7 +54,7 @@ def mirror() -> tuple[str, str]:
 def prepared() -> Path:
     """The kept root, which nobody changes; made if it is not there yet, which takes minutes."""
     uri, suite = mirror()
-    words = "\n".join((FORMAT, suite, VARIANT, *BASE, "", *FETCHED, "", *KERNEL))
+    words = "\n".join((FORMAT, suite, VARIANT, *BASE, "", *FETCHED, "", *KERNEL, *KERNELS))
     name = f"{suite}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attestd" / "system-root"
     place.mkdir(parents=True, exist_ok=True)
@@ -109,19 +111,26 @@ def _make(new: Path, uri: str, suite: str, debs: Path) -> None:
     fetch = ["apt-get", "--quiet", "--yes", "--download-only", "--option=APT::Keep-Downloaded-Packages=1", "install"]
     for words in (["apt-get", "--quiet", "update"], [*fetch, *FETCHED]):
         subprocess.run(["chroot", str(new), *words], check=True, env=environment, stdout=subprocess.DEVNULL)
-    _fetch_kernel(new)
+    for pocket, place in KERNELS.items():
+        _fetch_kernel(new, uri, f"{suite}{pocket}", place)
     (new / "etc/hostname").write_text("attestd-test\n")
     for identity in ("etc/machine-id", "etc/resolv.conf"):
         (new / identity).unlink(missing_ok=True)
 
 
-def _fetch_kernel(new: Path) -> None:
+def _fetch_kernel(new: Path, uri: str, suite: str, place: str) -> None:
     """The newest kernel, which the suite's own package of that name depends on, without what would install it."""
-    (new / KERNEL_PLACE).mkdir()
+    (new / place).mkdir()
+    source = new / "etc/apt/sources.list.d/kernel.list"
+    source.write_text(f"deb {uri} {suite} main\n")
     name = f"{KERNEL[0]}-$(dpkg --print-architecture)"
-    newest = f"apt-cache depends {name} | sed -n 's/^ *Depends: *\\(linux-image-[0-9].*\\)/\\1/p'"
-    words = f"cd /{KERNEL_PLACE}; apt-get --quiet download $({newest}) {KERNEL[1]}"
-    subprocess.run(["chroot", str(new), "sh", "-ec", words], check=True, capture_output=True)
+    apt = f"--option=APT::Default-Release={suite}"
+    newest = (
+        f"apt-cache {apt} --no-all-versions show {name} | sed -n 's/^Depends:.*\\(linux-image-[0-9][^ ]*\\).*/\\1/p'"
+    )
+    fetch = f"apt-get --quiet update; cd /{place}; apt-get --quiet {apt} download $({newest}) {KERNEL[1]}"
+    subprocess.run(["chroot", str(new), "sh", "-ec", fetch], check=True, capture_output=True)
+    source.unlink()
 
 
 @contextlib.contextmanager

@@ -12,10 +12,9 @@ import re
 import time
 from collections.abc import Iterator
 
-from tests.system.life import CONFIG
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import CTL, TERMS, Seen, agent, code_of, inside_pids
+from tests.system.stage import CONFIG, CTL, TERMS, Seen, agent, code_of, inside_pids
 
 WARM = 0.2
 """Part of the run after which the first point is taken: caches and pools are full by then."""

@@ -6,10 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 
 from tests.support.repository import ROOT
 from tests.system.machine import Machine
+
+sys.path.insert(0, str(ROOT / "packaging" / "deb"))
+import environment
 
 USERS = ("alice", "bob", "carol")
 PASSWORD = "correct horse {user}"
@@ -19,21 +24,31 @@ ATTACKER = "/opt/agents/attacker.py"
 COMPROMISED = "/opt/agents/compromised.py"
 WEB = "/opt/agents/web.py"
 BPF = "/opt/agents/bpf.py"
+DAMAGE = "/opt/agents/damage.py"
 TERMS = ("--all-tools", "--for", "standing", "--launched-by", "unreadable")
 """What is granted: the agents here are started by a shell that reads its commands from a pipe."""
+CONFIG = "/etc/attestd/attestd.toml"
 CTL = ("attestctl", "--all-users")
 """As root: about everybody."""
 TIME = {"timezone": "UTC"}
+MEMORY_MIB = 64
+"""That the server ``frugal`` may take."""
+OPEN, WRITABLE = "/srv/open", "/srv/writable"
+"""Where everybody may do everything to files; the second is what the server ``kept`` may still write."""
 SERVERS = {
     "time": 'command = ["/opt/mcp/bin/mcp-server-time"]',
     "echo": 'command = ["/opt/mcp/bin/echo"]',
     "soak": 'command = ["/opt/mcp/bin/echo"]\nshared = true\nrun_as = "isolated"',
     "fixed": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "user:carol"',
     "alone": 'command = ["/opt/mcp/bin/echo"]\nrun_as = "isolated"\nnetwork = false\n[server.limits]\nopen_files = 64',
-    "kept": 'command = ["/opt/mcp/bin/echo"]\nread_only = true',
+    "kept": 'command = ["/opt/mcp/bin/echo"]\nread_only = true\nwritable = ["/srv/writable"]',
+    "frugal": f'command = ["/opt/mcp/bin/echo"]\n[server.limits]\nmemory_mib = {MEMORY_MIB}',
 }
 TOOL = {"time": "get_current_time", "clock": "get_current_time"}
 """Of servers that have no ``echo``."""
+
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "attestd", "packaging", "policy")
+"""What a wheel is made of."""
 
 Seen = dict[str, object]
 
@@ -46,19 +61,44 @@ def packages(*versions: str) -> list[Path]:
     return [ROOT / line for line in built.stdout.splitlines()]
 
 
+def wheels() -> Path:
+    """What an index of packages has for attestd: a wheel of these sources, built now, and those that the lock names."""
+    kept, needed = ROOT / "build" / "system" / "index", ROOT / "build" / "system" / "index-for-building"
+    environment.download(ROOT / "requirements.lock", kept)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    if not needed.is_dir():
+        words = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+        subprocess.run([*pip, "download", "--no-deps", "--only-binary=:all:", f"--dest={needed}", *words], check=True)
+    with tempfile.TemporaryDirectory() as below:
+        for name in SOURCES:
+            place = Path(below) / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copied(ROOT / name, place)
+        for old in kept.glob("attestd-*"):
+            old.unlink()
+        built = ["wheel", "--no-deps", "--no-index", f"--find-links={needed}", f"--wheel-dir={kept}", below]
+        subprocess.run([*pip, *built], check=True)
+    return kept
+
+
 def lay_servers(machine: Machine) -> None:
     """A real MCP server with its own packages, and a small one; for everybody, in root's hands."""
     kept = ROOT / "build" / "system" / "mcp"
-    sys.path.insert(0, str(ROOT / "packaging" / "deb"))
-    import environment
-
     packages = machine.path("/opt/mcp/lib")
     environment.lay(packages, ROOT / "requirements.lock", kept, roots=("mcp-server-time",))
     script = "#!/usr/bin/python3 -I\nimport sys\nsys.path.insert(0, '/opt/mcp/lib')\n"
     machine.write("/opt/mcp/bin/mcp-server-time", f"{script}from mcp_server_time import main\nmain()\n", 0o755)
     machine.write("/opt/mcp/bin/echo", "#!/usr/bin/python3 -I\n" + (INSIDE / "echo.py").read_text(), 0o755)
-    for program in (AGENT, ATTACKER, COMPROMISED, WEB, BPF):
+    for program in (AGENT, ATTACKER, COMPROMISED, WEB, BPF, DAMAGE):
         machine.write(program, "#!/usr/bin/python3 -I\n" + (INSIDE / Path(program).name).read_text(), 0o755)
+
+
+def lay_places(machine: Machine) -> None:
+    """Directories for everybody, with the files that the ``files`` of the small server tries its hand at."""
+    for place in (OPEN, WRITABLE):
+        made = f"mkdir {place}; echo some text > {place}/kept; touch {place}/spare"
+        machine.run("sh", "-ec", f"umask 0; {made}")
 
 
 def lay_users(machine: Machine) -> None:
@@ -87,11 +127,18 @@ def register(machine: Machine, name: str, lines: str) -> None:
 
 
 def agent(
-    machine: Machine, user: str, mode: str, server: str, *more: str, tool: str = "", seconds: float = 120
+    machine: Machine,
+    user: str,
+    mode: str,
+    server: str,
+    *more: str,
+    tool: str = "",
+    seconds: float = 120,
+    **arguments: object,
 ) -> Seen:
-    """What an agent of a user came to, in its own words."""
-    arguments = json.dumps(TIME if server in {"time", "clock"} else {"said": "hello"})
-    words = (AGENT, mode, server, tool or TOOL.get(server, "echo"), arguments, *more)
+    """What an agent of a user came to, in its own words. ``arguments``: of the tool, where it needs other than usual."""
+    said = json.dumps(arguments or (TIME if server in {"time", "clock"} else {"said": "hello"}))
+    words = (AGENT, mode, server, tool or TOOL.get(server, "echo"), said, *more)
     done = machine.run(*words, user=user, seconds=seconds, check=False, shell=True)
     lines = done.stdout.splitlines()
     if not lines:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect
-from tests.system.stage import AGENT, PASSWORD, TERMS, USERS, Seen, agent, cause_of, code_of, grant, records
+from tests.system.stage import AGENT, PASSWORD, TERMS, USERS, Seen, agent, code_of, grant, records
 from tests.system.terminal import Terminal
 
 EVERYTHING = " ".join((*TERMS, "--yes"))
@@ -25,7 +25,8 @@ def check(machine: Machine, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _terminal(machine: Machine, user: str) -> Iterator[Terminal]:
+def logged_in(machine: Machine, user: str) -> Iterator[Terminal]:
+    """A user at a terminal."""
     terminal = Terminal(machine, user, PASSWORD.format(user=user))
     try:
         yield terminal
@@ -52,7 +53,7 @@ def _approving(machine: Machine, report: Report) -> None:
         done = machine.run(AGENT, "shell", *words, user="alice", check=False, shell=True)
         seen: Seen = json.loads(done.stdout.splitlines()[-1])
         expect(seen["code"] == 4, str(seen))
-        with _terminal(machine, "alice") as terminal:
+        with logged_in(machine, "alice") as terminal:
             _, shown = terminal.run(f"{AGENT} shell {' '.join(words)}")
             expect('"code": 4' in shown, shown)
         refused = records(machine, "--cause", "not_approver")
@@ -60,19 +61,19 @@ def _approving(machine: Machine, report: Report) -> None:
         expect(not agent(machine, "alice", "once", "time")["ok"], "a grant was made")
     with report.check("a user approves with their own password, asked for by polkit on a terminal"):
         code = code_of(agent(machine, "alice", "once", "time"))
-        with _terminal(machine, "alice") as terminal:
+        with logged_in(machine, "alice") as terminal:
             got, shown = terminal.run(f"attestctl approve {code} {EVERYTHING}", password=PASSWORD.format(user="alice"))
             expect(got == 0, shown)
         expect(agent(machine, "alice", "once", "time")["ok"], "the grant does not count")
     with report.check("a wrong password makes no grant"):
         code = code_of(agent(machine, "bob", "once", "time"))
-        with _terminal(machine, "bob") as terminal:
+        with logged_in(machine, "bob") as terminal:
             got, shown = terminal.run(f"attestctl approve {code} {EVERYTHING}", password="wrong")
             expect(got == 4, shown)
         expect(not agent(machine, "bob", "once", "time")["ok"], "a grant was made")
     with report.check("another user's password and code decide nothing for bob"):
         code = code_of(agent(machine, "bob", "once", "time"))
-        with _terminal(machine, "alice") as terminal:
+        with logged_in(machine, "alice") as terminal:
             got, shown = terminal.run(f"attestctl approve {code} {EVERYTHING}")
             expect(got != 0, shown)
         expect(not agent(machine, "bob", "once", "time")["ok"], "a grant was made")
@@ -127,11 +128,7 @@ def _managing(machine: Machine, report: Report) -> None:
             got = machine.run("attestctl", *words, user="bob", check=False)
             expect(got.returncode == 4, f"{' '.join(words)} as bob ended with {got.returncode}: {got.stderr}")
         machine.run("usermod", "--append", "--groups", "sudo", "carol")
-        with _terminal(machine, "carol") as terminal:
+        with logged_in(machine, "carol") as terminal:
             got, shown = terminal.run("attestctl --all-users ps", password=PASSWORD.format(user="carol"))
             expect(got == 0, shown)
         machine.run("gpasswd", "--delete", "carol", "sudo")
-    with report.check("a user registers a server only where the administrator allows it"):
-        got = machine.run("attestctl", "servers", "add", "mine", "--own", "--path", "/tmp/x", user="bob", check=False)
-        expect(got.returncode not in {0, 8}, f"{got.returncode}: {got.stdout}{got.stderr}")
-        expect(cause_of(agent(machine, "bob", "once", "mine", tool="echo")) == "daemon_unreachable", "it is served")

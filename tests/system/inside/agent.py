@@ -11,12 +11,16 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-CONNECT = ["/usr/bin/attestd-connect"]
+OWN = Path("~/.local/bin/attestd-connect").expanduser()
+CONNECT = [shutil.which("attestd-connect") or str(OWN)]
+"""The machine's, or where it has none, the user's own."""
 PATIENCE_S = 30.0
 
 

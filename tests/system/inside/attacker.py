@@ -70,9 +70,12 @@ def told(sock):
     lines = sock.makefile("rwb")
     last = {"error": {"message": "end of stream", "data": {"cause": "ended"}}}
     for message in (HELLO, CALL):
-        lines.write(json.dumps(message).encode() + b"\n")
-        lines.flush()
-        line = lines.readline()
+        try:
+            lines.write(json.dumps(message).encode() + b"\n")
+            lines.flush()
+            line = lines.readline()
+        except (BrokenPipeError, ConnectionResetError):
+            line = b""
         if not line:
             break
         last = json.loads(line)
