@@ -9,8 +9,9 @@ longer in the path of any message: it stays as the process that was attested, an
 - They are watched through an epoll descriptor of our own, because the loop would set what it watches to non-blocking.
 - Only the very file whose holders were examined at the attestation is taken as input.
 - A pipe does not name its writers. A socket pair does, from the moment it is asked to: a writer that is no process of
-  the attested call is reported as itself. What was written before names nobody; it counts as the relay's until the
-  first named byte, and is as unproven as everything that a relay brings.
+  the attested call is reported as itself. What waited there at that moment names nobody; it counts as the relay's, and
+  is as unproven as everything that a relay brings. Whatever comes later without a name is nobody's: who holds a copy of
+  the descriptor can ask the kernel not to name writers any more.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from attestd.enforcement import writers as unix
+from attestd.enforcement.listener import queued_bytes
 from attestd.evidence.model import InputHolders
 
 READ_BYTES = 1 << 16
@@ -86,12 +88,14 @@ if sys.platform == "linux":
             self._read_fd, self._write_fd = fds
             self._relay = relay
             self._writers = writers
-            self._named = False
+            self._nameless = 0
+            """Bytes of a socket that were there before writers were named."""
             self._block = bytearray(READ_BYTES)
             self._input = _as_socket(self._read_fd)
             self._output = _as_socket(self._write_fd)
             if self._input is not None:
                 unix.name_writers(self._input)
+                self._nameless = queued_bytes(self._input)
             self._in = _watched(self._read_fd, select.EPOLLIN)
             self._out = _watched(self._write_fd, select.EPOLLOUT)
             self.in_fd = self._in.fileno()
@@ -103,14 +107,15 @@ if sys.platform == "linux":
             if self._input is None:
                 size = os.preadv(self._read_fd, (self._block,), -1, os.RWF_NOWAIT)
                 return bytes(memoryview(self._block)[:size]), self._relay
+            nameless = self._nameless
             data, ancillary, _flags, _address = self._input.recvmsg(
-                READ_BYTES, unix.CREDENTIALS_SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                min(nameless, READ_BYTES) or READ_BYTES,
+                unix.CREDENTIALS_SPACE,
+                socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
             )
+            self._nameless = max(0, nameless - len(data))
             pid = unix.writer(ancillary)
-            if pid in self._writers:
-                self._named = True
-                return data, self._relay
-            return data, self._relay if pid == 0 and not self._named else pid
+            return data, self._relay if pid in self._writers or (pid == 0 and nameless) else pid
 
         def _send(self, data: bytes | memoryview) -> int:
             if self._output is None:

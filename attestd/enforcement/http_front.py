@@ -12,6 +12,9 @@ anybody else, and recorded); the body. Then the ``Session`` of mediation has the
 
 A session id was told only to the attested process, after its attestation. So whatever follows it in a stream is not
 older than the attestation (docs/adr/0020), on TCP too, where nothing else tells.
+
+A session looks at the process that it was begun for. A request on another connection may have been written before that,
+by what the process executed then: so that connection's own attestation must still be true as well.
 """
 
 from __future__ import annotations
@@ -184,6 +187,8 @@ class HttpFront:
             self._unnamed(exchange, server, line, modern=modern)
         elif (session := self._find(server, name, caller)) is None:
             exchange.refuse(404, "there is no such session")
+        elif self._outdated(exchange, session, server):
+            exchange.abort()
         elif (version := request.header(VERSION)) is not None and revision_of(version) not in REVISIONS[:-1]:
             exchange.refuse(400, f"cannot accept protocol version {version[:32]!a}")
         else:
@@ -232,7 +237,11 @@ class HttpFront:
         kept = self._kept.get((server, *exchange.connection.caller.bound), ())
         session = next((each for each in kept if each.kind == "pool" and each.open), None)
         session = session or self._open(exchange, server, "pool", secrets.token_hex(8))
-        if session is not None:
+        if session is None:
+            return
+        if self._outdated(exchange, session, server):
+            exchange.abort()
+        else:
             session.modern = True
             address = f"{exchange.request.path}?proof={session.secret}"
             exchange.answer(307, (b"{}\n",), {"Location": address})
@@ -258,7 +267,10 @@ class HttpFront:
         for session in self._kept.get((server, *caller.bound), ()):
             fits = session.kind == "pool" and session.modern is modern and session.open
             if fits and (request_id is None or not session.has(request_id)):
-                session.submit(exchange, line, request_id)
+                if self._outdated(exchange, session, server):
+                    exchange.abort()
+                else:
+                    session.submit(exchange, line, request_id)
                 return
         opened = self._open(exchange, server, "pool", secrets.token_hex(8))
         if opened is not None:
@@ -276,6 +288,8 @@ class HttpFront:
         session = self._find(server, name, caller)
         if session is None or session.kind != "session":
             exchange.refuse(404, "there is no such session")
+        elif self._outdated(exchange, session, server):
+            exchange.abort()
         elif request.method == "DELETE":
             session.leave()
             exchange.answer(200, (b"{}\n",))
@@ -306,6 +320,17 @@ class HttpFront:
             self._refused(server, caller.peer, Cause.NOT_FOUND, f"no such session: {what}")
             return None
         return session
+
+    def _outdated(self, exchange: HttpExchange, session: HttpSession, server: str) -> bool:
+        """Whether the process executed something since this connection was attested; recorded."""
+        caller = exchange.connection.caller
+        if session.watch is caller.watch:
+            return False  # which the session asks with every message
+        cause = caller.watch.verify(caller.peer.pid)
+        if cause is None:
+            return False
+        self._refused(server, caller.peer, cause, "the attested process changed after it made the connection")
+        return True
 
     def _open(self, exchange: HttpExchange, server: str, kind: str, name: str) -> HttpSession | None:
         caller = exchange.connection.caller

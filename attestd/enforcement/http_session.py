@@ -95,6 +95,7 @@ class HttpSession:
         self.kind = kind
         self.name = name
         self.bound = caller.bound
+        self.watch = caller.watch
         self.server = caller.server
         self.session = session
         self._writer = caller.peer.pid

@@ -158,6 +158,23 @@ def test_a_socket_names_a_stranger(ended: ExitStack):
     assert end.read() == (b"child", child.pid)
 
 
+def test_a_socket_whose_writers_are_named_no_more(ended: ExitStack):
+    """What waited before is the relay's and not joined to what came without a name since: that is nobody's."""
+    ours, theirs = socket.socketpair()
+    ours.send(b"early")
+    copy = theirs.dup()
+    fds = (os.dup(theirs.fileno()), theirs.detach())
+    end = take(fds, examined(fds[0], "socket"), RELAY, me())
+    assert end is not None
+    for each in (end, ours, copy):
+        ended.callback(each.close)
+    ours.send(b"named")
+    copy.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    ours.send(b"late")
+    assert end.read() == (b"early", RELAY)
+    assert end.read()[1] == 0
+
+
 def test_descriptors_that_cannot_be_used_are_declined_and_closed(tmp_path: Path):
     """Another file than the examined one, a named pipe, a file, an internet socket, too few."""
     source, client_writes = os.pipe()
