@@ -47,11 +47,16 @@ class Approver(msgspec.Struct, frozen=True, kw_only=True):
     how: str
     everyone: bool = False
     """It was given the right to manage."""
+    may: bool = True
+    """It could decide; else it may only look."""
 
     @property
     def key(self) -> str:
-        """For counting wrong codes: per uid, so that a new process is no new guesser."""
-        return str(self.uid)
+        """For counting wrong codes: per uid, so that a new process is no new guesser.
+
+        Who may only look is counted apart: an agent's guesses must not keep its user from deciding.
+        """
+        return str(self.uid) if self.may else f"{self.uid} looks"
 
     @property
     def sees(self) -> int | None:

@@ -52,4 +52,11 @@ class Asked:
 
 def approver_of(caller: Caller) -> Approver:
     """The caller as somebody who decides."""
-    return Approver(uid=caller.uid, pid=caller.pid, display=caller.display, how=caller.how, everyone=caller.everyone)
+    return Approver(
+        uid=caller.uid,
+        pid=caller.pid,
+        display=caller.display,
+        how=caller.how,
+        everyone=caller.everyone,
+        may=bool(caller.how) or caller.asks,
+    )

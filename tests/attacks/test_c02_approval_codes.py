@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import attestctl
+from tests.support.agents import agent, attestctl
 from tests.support.instance import Instance, cause, running
 
 pytestmark = pytest.mark.attack("C2")
@@ -69,6 +69,17 @@ def test_guessing_is_locked_out(instance: Instance):
     assert "cannot take another code: 10 wrong codes in a row" in result.stderr
     assert instance.ctl("grants", "list") == []
     assert len(instance.records(cause="bad_code")) == TRIES + 1
+
+
+@pytest.mark.ordinary
+def test_an_agent_that_guesses_locks_out_nobody_who_may_decide(instance: Instance):
+    """It may only look, and is locked out of that; from who may decide the code is taken all the same."""
+    code = waiting(instance, "one")
+    guess = attestctl("approve", "2222-2222", "--all-tools", "--yes")
+    for _ in range(TRIES):
+        assert "it is wrong, used, expired or another user's" in agent(instance, *guess)[1]
+    assert "cannot take another code: 10 wrong codes in a row" in agent(instance, *guess)[1]
+    assert instance.approve(code)["id"].startswith("g-")
 
 
 def test_codes_do_not_outlive_the_daemon(instance: Instance):

@@ -51,3 +51,37 @@ def test_what_is_forgotten_belongs_to_nobody(sole: bool):
         bindings.bind("task", value, ME, sole=sole)
     assert not bindings.owns("task", "a", ME)
     assert bindings.owns("task", "c", ME)
+
+
+@pytest.mark.parametrize("sole", [True, False])
+def test_one_user_pushes_out_nothing_of_another(sole: bool):
+    """Whose server hands out states without end loses its own."""
+    bindings = Bindings(limit=4)
+    theirs = (1001, "p", "c")
+    for value in ("a", "b"):
+        bindings.bind("state", value, theirs, sole=sole)
+    for number in range(9):
+        bindings.bind("state", str(number), ME, sole=sole)
+    assert bindings.owns("state", "a", theirs)
+    assert bindings.owns("state", "b", theirs)
+    assert [number for number in range(9) if bindings.owns("state", str(number), ME)] == [7, 8]
+
+
+def test_a_long_value_is_not_kept_whole():
+    """A server's state of a mebibyte takes no more room than a short one, and is still only itself."""
+    bindings = Bindings()
+    long = "x" * (1 << 20)
+    bindings.bind("state", long, ME, sole=False)
+    held = sum(len(value) for entries in bindings._of_uid.values() for _, value, _, _ in entries)
+    assert held < 100
+    assert bindings.owns("state", long, ME)
+    assert not bindings.owns("state", long + "x", ME)
+
+
+def test_what_is_bound_again_is_young_again():
+    """And counts once."""
+    bindings = Bindings(limit=2)
+    for value in ("a", "b", "a", "c"):
+        bindings.bind("task", value, ME, sole=True)
+    assert bindings.owns("task", "a", ME)
+    assert not bindings.owns("task", "b", ME)
