@@ -31,6 +31,7 @@ from attestd.daemon.backs import ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_settings
 from attestd.daemon.http import HttpFronts
 from attestd.daemon.installation import Installation, find_installation
+from attestd.daemon.learned import remember
 from attestd.daemon.links import Links
 from attestd.daemon.listening import Listening
 from attestd.daemon.opening import challenge, closed, open_session
@@ -361,7 +362,7 @@ class Daemon:
                 name: msgspec.convert(hint, ToolFacts, from_attributes=True)
                 for name, hint in tool_hints(result).items()
             }
-            self.tools.setdefault((server, uid), {}).update(hints)
+            remember(self.tools.setdefault((server, uid), {}), hints)
             self.http.learn(server, uid, result)
 
     def changed(self) -> None:

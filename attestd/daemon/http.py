@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from attestd.daemon.learned import remember
 from attestd.daemon.opening import challenge, open_session
 from attestd.daemon.sessions import SessionInfo
 from attestd.enforcement.http_connection import HttpCaller
@@ -58,7 +59,7 @@ class HttpFronts:
 
     def learn(self, server: str, uid: int, result: dict[str, Any]) -> None:
         """Which arguments of its tools are repeated in headers, from the server's own list as this uid was shown it."""
-        self._annotations.setdefault((server, uid), {}).update(annotated(result))
+        remember(self._annotations.setdefault((server, uid), {}), annotated(result))
 
     def forget(self, server: str) -> None:
         """The server is served no more."""

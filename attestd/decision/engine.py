@@ -27,6 +27,7 @@ from attestd.appraisal.model import AttestationResult
 from attestd.decision.cache import DecisionCache, context_reads, nothing, projection
 from attestd.decision.causes import expired, first_end
 from attestd.decision.entities import (
+    NAME_CAP,
     URI_CAP,
     caller_entities,
     context_record,
@@ -172,7 +173,7 @@ class Engine:
         question = Question(server=server, what=what, tool=DEFAULT_TOOL if tool is None else tool, context=context)
         verdict = judged(self.ask(subject, question), subject, question, self.policies)
         # 6 remembered if that is sound
-        if project is not None and memorable(verdict, subject):
+        if project is not None and len(target.name) <= NAME_CAP and memorable(verdict, subject):
             self._cache.put(subject.verdicts, key, as_cached(verdict))
         return verdict
 

@@ -20,10 +20,13 @@ from attestd.errors import Cause
 from attestd.wire.model import Kind, Limits, WireError
 from attestd.wire.serialise import to_line
 from attestd.wire.server import ServerMessage, parse_server_line, result_of
+from attestd.wire.uris import canonical
 
 REVISION = "2025-11-25"
 HANDSHAKE_S = 30.0
 BACKLOG_BYTES = 32 << 20
+SUBSCRIPTIONS = 256
+"""Of one caller."""
 DROPPED = frozenset({"notifications/initialized", "notifications/roots/list_changed", "notifications/progress"})
 """Notifications of a client that mean nothing to a back end that it does not own."""
 Body = dict[str, Any]
@@ -157,8 +160,12 @@ class SharedServer:
         original = body["id"]
         if not isinstance(original, str | int):
             return None
-        uri = str(params.get("uri", ""))
+        uri = _one_spelling(params)
         if body["method"] == "resources/subscribe":
+            if sum(link in owners for owners in self._subscribers.values()) >= SUBSCRIPTIONS:
+                error = {"code": -32603, "message": f"attestd keeps {SUBSCRIPTIONS} subscriptions of one caller"}
+                link.deliver(self.answer({"jsonrpc": "2.0", "id": original, "error": error}))
+                return None
             self._subscribers.setdefault(uri, set()).add(link)
         elif body["method"] == "resources/unsubscribe" and not self._unsubscribed(link, uri):
             link.deliver(self.answer({"jsonrpc": "2.0", "id": original, "result": {}}))
@@ -286,7 +293,7 @@ class SharedServer:
                     body = {"jsonrpc": "2.0", "method": message.method, "params": params}
                     self._deliver(entry[0], self.answer(body))
             case "notifications/resources/updated":
-                for link in list(self._subscribers.get(str(message.params.get("uri", "")), ())):
+                for link in list(self._subscribers.get(_one_spelling(message.params), ())):
                     self._deliver(link, message)
             case "notifications/cancelled" | "notifications/message":
                 pass
@@ -364,6 +371,14 @@ class SharedLink:
     def relieved(self) -> None:
         """The back end takes bytes again."""
         self._connection.server_relieved()
+
+
+def _one_spelling(params: Body) -> str:
+    """Of a resource, so that nobody ends another's subscription under a name that the server takes for the same."""
+    try:
+        return canonical(params.get("uri"))
+    except WireError:
+        return str(params.get("uri", ""))
 
 
 def _message(body: Body, limits: Limits) -> ServerMessage:

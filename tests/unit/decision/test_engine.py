@@ -350,6 +350,16 @@ def test_once_is_spared_and_never_remembered():
     assert ask(engine, subject, serve("connect")) == Permit(policies=("grant:once",), grants=())
 
 
+def test_long_names_are_not_remembered():
+    """Resources may have names of 8192 characters: who asks for one after the other would fill the memory with them."""
+    engine = make_engine()
+    subject = make_subject(engine, make_grant())
+    for length, remembered in ((1024, True), (1025, False)):
+        target = Target(action="read_resource", kind="resource", name="file:///".ljust(length, "x"))
+        verdicts = [ask(engine, subject, target) for _ in range(2)]
+        assert [verdict.cached for verdict in verdicts] == [False, remembered]
+
+
 def test_another_engines_subject_is_refused():
     """After a reload, even of the same text, a caller must be prepared again."""
     old, new = make_engine(), make_engine()

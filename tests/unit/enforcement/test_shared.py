@@ -225,6 +225,30 @@ async def test_subscriptions_are_counted(hub: Hub):
     assert (await hub.far.message())["method"] == "resources/unsubscribe"
 
 
+async def test_another_spelling_ends_nobody_elses_subscription(hub: Hub):
+    """Python servers take FILE:///a for file:///a, and would end what the other caller subscribed."""
+    one, two = await hub.callers(2)
+    two.link.send(ask("resources/subscribe", {"uri": "file:///a"}, 1))
+    await hub.far.message()
+    one.link.send(ask("resources/unsubscribe", {"uri": "FILE:///%61"}, 1))
+    assert one.results == {1: {}}
+    two.link.send(ask("resources/unsubscribe", {"uri": "file://localhost/a"}, 2))
+    assert (await hub.far.message())["method"] == "resources/unsubscribe"
+
+
+async def test_subscriptions_of_one_caller_are_bounded(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    """One more is answered with an error and not passed on; another caller still has its own."""
+    monkeypatch.setattr(shared, "SUBSCRIPTIONS", 2)
+    one, two = await hub.callers(2)
+    for number in range(3):
+        one.link.send(ask("resources/subscribe", {"uri": f"file:///{number}"}, number))
+    two.link.send(ask("resources/subscribe", {"uri": "file:///mine"}, 1))
+    passed = [(await hub.far.message())["params"]["uri"] for _ in range(3)]
+    assert passed == ["file:///0", "file:///1", "file:///mine"]
+    (refused,) = one.messages
+    assert (refused.id, refused.kind) == (2, Kind.ERROR)
+
+
 async def test_a_caller_that_leaves_takes_everything_along(hub: Hub):
     """Its requests are cancelled, its subscriptions end, and late answers go nowhere."""
     one, two = await hub.callers(2)
