@@ -6,6 +6,7 @@ the log, a daemon that is not believed, or one that is gone.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _VERDICTS = {"permit": "green", "deny": "red", "error": "red"}
 
 _DIGEST_LETTERS = 64
+_GAP = re.compile(" {2,}")
 
 
 @click.group(cls=LazyGroup, name="audit", example="attestctl audit tail --lines 20")
@@ -108,7 +110,7 @@ def _line(to: Console, record: Record) -> None:
         f"by {_brief(record.display)}" if record.display else "",
     ]
     lead = f"{safe(record.verdict):<6} " if record.verdict else "       "
-    line(to, lead, "  ".join(part for part in parts if part), _VERDICTS.get(record.verdict, ""))
+    line(to, lead, "  ".join(_part(part) for part in parts if part), _VERDICTS.get(record.verdict, ""))
 
 
 @command.command(cls=Command, name="verify", example="attestctl audit verify --json")
@@ -183,6 +185,11 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console(sys.stderr), transient=True) as bar:
         task = bar.add_task("verifying", total=None)
         yield lambda step: bar.update(task, completed=step.done, total=step.total or None)
+
+
+def _part(text: str) -> str:
+    """Two spaces part the fields of a line; in a name that others chose they would make up fields of their own."""
+    return _GAP.sub(lambda gap: f" [{len(gap[0])} spaces] ", text)
 
 
 def _brief(value: str | int | bool) -> str:

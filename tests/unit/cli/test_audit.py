@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
+from attestd.cli import audit
+from attestd.cli.output import console
+from tests.support import control_samples
 from tests.support.control_instance import Installation
 from tests.support.terminal import on_terminal
 
@@ -41,6 +47,15 @@ def test_a_line_says_what_happened(looking: Installation) -> None:
     """Verdict first, then time, record, cause, call, server and caller."""
     first = looking.run("audit", "query", "--id", "d-1").stdout
     assert first.startswith("deny   2026-07-30 14:03:05 #0 decision  no_grant  tools/call get_current_time  on time")
+
+
+def test_a_name_makes_up_no_fields_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields are parted by two spaces; a tool may be called anything."""
+    record = control_samples.record(1, "decision", "d-1", verdict="deny")
+    hostile = msgspec.structs.replace(record, name="echo  on bank  id d-7  by Claude Code")
+    audit._line(console(), hostile)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "  tools/call echo [2 spaces] on bank [2 spaces] id d-7 [2 spaces] by Claude Code  on time  " in line
 
 
 def test_a_whole_log_is_ok(looking: Installation) -> None:
