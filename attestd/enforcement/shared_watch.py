@@ -19,6 +19,7 @@ class SharedWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, watch: Watch) -> None:
         self._loop = loop
         self._watch = watch
+        watch.leave_connection()
         self._holds: dict[Hold, Callable[[], None]] = {}
         self._fds = watch.exit_fds()
         for fd in self._fds:
@@ -43,6 +44,9 @@ class SharedWatch:
 
     def set_aside(self) -> None:
         """No relay of HTTP steps aside."""
+
+    def leave_connection(self) -> None:
+        """It has been left."""
 
     def close(self) -> None:
         """Nothing: it goes with its last holder."""

@@ -52,6 +52,12 @@ class Watch(Protocol):
     def set_aside(self) -> None:
         """The peer, a relay, passes no bytes any more: ``verify`` may look at it less often than at every message."""
 
+    def leave_connection(self) -> None:
+        """What begins on the attested connection goes on over others, whoever ends which; each names its own writers.
+
+        Nothing of that connection is kept, and ``verify`` asks nothing of it any more. Idempotent.
+        """
+
     def close(self) -> None:
         """Release every descriptor. Idempotent."""
 

@@ -20,6 +20,7 @@ class FakeWatch:
         self.found: Cause | None = None
         self.pinned: list[int] = []
         self.closed = False
+        self.connected = True
         self._kernel = kernel
         self._fds = fds
 
@@ -35,6 +36,10 @@ class FakeWatch:
     def pin_accountable(self, index: int) -> None:
         """Remember it."""
         self.pinned.append(index)
+
+    def leave_connection(self) -> None:
+        """Remember it."""
+        self.connected = False
 
     def set_aside(self) -> None:
         """Nothing is looked at, so nothing is looked at less."""

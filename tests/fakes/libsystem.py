@@ -16,6 +16,7 @@ import errno
 import fcntl
 import itertools
 import os
+import select
 import socket
 import stat
 import struct
@@ -307,6 +308,8 @@ class Mac:
         if option == abi.LOCAL_PEERCRED:
             uid = self._connectors.get(inode, self.processes[os.getpid()].uids[1])
             raw = struct.pack("<IIh2x16I", 0, uid, 2, 20, 80, *([0] * 14))
+        elif disconnected(fd):
+            return _fail(errno.ENOTCONN)
         else:
             process = self.processes.get(self._last[inode])
             if process is None or process.zombie:
@@ -382,6 +385,13 @@ class Mac:
         for writer, _ in self._queues.values():
             os.close(writer)
         self._queues.clear()
+
+
+def disconnected(fd: int) -> bool:
+    """Whether a Unix socket has no other end any more."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(found & select.POLLHUP for _, found in poll.poll(0))
 
 
 def token_bytes(process: Proc) -> bytes:

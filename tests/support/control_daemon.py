@@ -44,6 +44,9 @@ class PidWatch:
     def pin_accountable(self, index: int) -> None:
         """Nothing is pinned."""
 
+    def leave_connection(self) -> None:
+        """Nothing is kept of it."""
+
     def set_aside(self) -> None:
         """Nothing relays here."""
 

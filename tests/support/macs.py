@@ -97,6 +97,10 @@ class MacWatch:
         """As the room does."""
         self._watch.pin_accountable(index)
 
+    def leave_connection(self) -> None:
+        """As the room does."""
+        self._watch.leave_connection()
+
     def close(self) -> None:
         """One watch less."""
         self._kernel.open -= self._open
@@ -131,6 +135,8 @@ class MacKernel(DarwinKernel):
 
     def collect_pid(self, pid: int) -> Collected:
         """As the room does; a pid that this Mac does not have yet is a server that the daemon has started."""
+        if self.failure is not None:
+            raise self.failure
         if pid not in self.mac.processes:
             self.mac.spawn(os.getpid(), self.scene.code("server"), pid=pid)
         return self._kept(super().collect_pid(pid))

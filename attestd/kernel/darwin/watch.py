@@ -118,6 +118,12 @@ class DarwinWatch:
     def set_aside(self) -> None:
         """See the protocol: no relay steps aside here, and every look is whole."""
 
+    def leave_connection(self) -> None:
+        """See the protocol: a socket without another end has no token, and our copy would keep it open."""
+        if self._sock >= 0:
+            os.close(self._sock)
+            self._sock = -1
+
     def pin_accountable(self, index: int) -> None:
         """See the protocol. Raises IndexError for a link that is not there or was released."""
         if not 0 <= index < len(self._chain):
@@ -135,5 +141,4 @@ class DarwinWatch:
         if not self._closed:
             self._closed = True
             os.close(self._kq)
-            if self._sock >= 0:
-                os.close(self._sock)
+            self.leave_connection()

@@ -113,6 +113,9 @@ class LinuxWatch:
             return Cause.PEER_GONE
         return cause
 
+    def leave_connection(self) -> None:
+        """See the protocol: nothing of the connection is kept here."""
+
     def set_aside(self) -> None:
         """See the protocol."""
         self._aside = self._accountable > 0

@@ -20,6 +20,9 @@ class Recorded(FakeWatch):
 
     aside = False
 
+    def leave_connection(self) -> None:
+        """Nothing is kept of it."""
+
     def set_aside(self) -> None:
         """Remember it."""
         self.aside = True

@@ -28,6 +28,15 @@ async def test_it_closes_with_its_last_holder():
     assert shared.exit_fds() == ()
 
 
+async def test_it_is_bound_to_no_connection():
+    """Sessions go on over other connections than the one that they began on."""
+    watch = FakeWatch()
+    assert watch.connected
+    hold = SharedWatch(asyncio.get_running_loop(), watch).hold(lambda: None)
+    assert not watch.connected
+    hold.close()
+
+
 async def test_every_holder_hears_of_the_exit():
     """The loop has one reader for the descriptor; it is gone afterwards."""
     read, write = os.pipe()

@@ -52,6 +52,32 @@ def test_a_socket_that_another_process_used(scene: Scene, shim: Proc):
         assert watch.verify(shim.pid) is None
 
 
+def test_a_connection_that_has_ended(scene: Scene, shim: Proc):
+    """A socket without another end has no token: the peer is gone, unless what began there was to go on elsewhere."""
+    ours, theirs = scene.mac.connect(shim.pid)
+    chain, _ = walk(scene.system, scene.files, shim.pid)
+    watch = DarwinWatch(scene.system, chain, ours.fileno())
+    with contextlib.closing(watch), ours:
+        theirs.close()
+        assert watch.verify(shim.pid) is Cause.PEER_GONE
+        watch.leave_connection()
+        watch.leave_connection()
+        assert watch.verify(shim.pid) is None
+        scene.mac.execute(shim.pid, scene.signed("other"))
+        assert watch.verify(shim.pid) is Cause.IMAGE_CHANGED
+
+
+def test_a_connection_that_we_end(scene: Scene, shim: Proc):
+    """Nothing of it is kept, so the other end reads its end."""
+    ours, theirs = scene.mac.connect(shim.pid)
+    chain, _ = walk(scene.system, scene.files, shim.pid)
+    watch = DarwinWatch(scene.system, chain, ours.fileno())
+    with contextlib.closing(watch), theirs:
+        ours.close()
+        watch.leave_connection()
+        assert theirs.recv(1) == b""
+
+
 @pytest.mark.parametrize("who", [0, 1])
 def test_an_exec(scene: Scene, shim: Proc, who: int):
     """Of the peer or of the accountable client: another image, and the kqueue tells."""
