@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check fix bench conformance attacks lock clean recorder recorder-verify package system-test soak
+.PHONY: run test test-darwin check fix bench conformance attacks lock clean recorder recorder-verify package system-test soak
 
 run: $(READY)
 	@$(BIN)/attestd demo
 
 test: $(READY)
 	@$(BIN)/python -m tests
+
+# Those that start attestd, once more, on a Mac that mirrors this machine (docs/macos.md).
+test-darwin: $(READY)
+	@$(BIN)/python -m tests --machine darwin
 
 check: $(READY)
 	$(BIN)/ruff check .

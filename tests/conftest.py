@@ -13,24 +13,38 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.support import machine
+
 IN_CI = os.environ.get("CI") == "true"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--machine",
+        choices=machine.MACHINES,
+        default=machine.chosen,
+        help="linux: every test, on this machine; darwin: those that need a machine, on a Mac that mirrors this one",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    machine.chosen = config.getoption("machine")
     settings.register_profile("untimed", deadline=None)  # how fast an example is says something of the machine only
     settings.load_profile("untimed")
     config.addinivalue_line("markers", "ordinary: needs a uid other than 0")
-    config.addinivalue_line("markers", "anywhere: needs nothing of Linux, so the daemon of macOS passes it as well")
+    config.addinivalue_line("markers", "linux(reason): what it needs, or tests, is on Linux only")
+    config.addinivalue_line("markers", "darwin(reason): what it needs, or tests, is on macOS only")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What needs nothing of Linux is run on both machines."""
-    if metafunc.definition.get_closest_marker("anywhere"):
-        metafunc.parametrize("where", ["linux", "darwin"], indirect=True, scope="module")
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return None if machine.concerns(collection_path) else True
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what the uid cannot do."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of another machine; skip, with the reason, what the uid cannot do."""
+    others = [each for each in items if not machine.runs(each)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [each for each in items if each not in set(others)]
     root = os.geteuid() == 0
     for item in items:
         if item.get_closest_marker("root") and not root:
@@ -84,21 +98,6 @@ def _command(child: psutil.Process) -> str:
         return " ".join(child.cmdline()) or child.status()
     except psutil.Error:
         return "gone"
-
-
-@pytest.fixture(scope="module", autouse=True, name="where")
-def _where(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The machine on which ``tests.support.instance.running`` starts attestd: this one, or the Mac that mirrors it."""
-    chosen = getattr(request, "param", "linux")
-    if chosen == "linux":
-        yield chosen
-        return
-    from tests.support.instance import MACHINES
-    from tests.support.mac_instance import MacInstance
-
-    MACHINES.append(MacInstance)
-    yield chosen
-    MACHINES.pop()
 
 
 @pytest.fixture

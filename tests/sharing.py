@@ -24,6 +24,7 @@ ONE_BY_ONE = ("/test_recorder", "/test_connector_losses", "/test_recorders", "/t
 """Parts of the names of files that see, or make, events of the whole machine."""
 FIRST = (
     "tests/e2e/test_sdk.py",
+    "tests/e2e/test_eras.py",
     "tests/e2e/test_http_fronts.py",
     "tests/e2e/test_http_backs.py",
     "tests/attacks/test_c05_named_steps.py",

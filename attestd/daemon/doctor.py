@@ -31,6 +31,8 @@ WITHOUT = {
     "absent": "as with process events, and launchers that have exited are not known",
 }
 """What is lost without the kernel recorder, by what there is instead."""
+NEVER = "what a process executed before it was seen is not known; clients that come through the shim are challenged"
+"""What is lost where no recorder can be loaded, on macOS."""
 YEAR_2020 = 1_577_836_800
 
 
@@ -46,7 +48,9 @@ def checks(daemon: Daemon, features: Iterable[Feature], sees: int | None = None)
 
 def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
     state, reason = daemon.recorder.state()
+    loadable = False
     for feature in features:
+        loadable |= feature.group == "recorder"
         needed = state != "on" or feature.group != "recorder"
         weak = "fail" if feature.name in ESSENTIAL else "warn"
         lacking = needed and not feature.present
@@ -62,8 +66,10 @@ def _kernel(daemon: Daemon, features: Iterable[Feature]) -> Iterator[Check]:
         name="recorder",
         status="ok" if state == "on" else "warn",
         detail=f"{state}: {reason}",
-        remedy="" if state == "on" else "sudo attestd-recorder load",
-        cost=WITHOUT.get(state, ""),
+        remedy=("" if state == "on" else "sudo attestd-recorder load")
+        if loadable
+        else "none; docs/macos.md says what follows",
+        cost=WITHOUT.get(state, "") if loadable else NEVER,
     )
 
 

@@ -95,14 +95,15 @@ def test_codes_do_not_outlive_the_daemon(instance: Instance):
 def test_another_user_cannot_use_a_code(instance: Instance):
     """Another uid does not reach the control socket; with the directories opened it is still refused."""
     code = waiting(instance, "one")
-    asked = ["setpriv", "--reuid", "60123", "--regid", "60123", "--clear-groups", *attestctl()]
+    instance.root.chmod(0o755)
+    asked = ["setpriv", "--reuid", "60123", "--regid", "60123", "--clear-groups", *attestctl(instance)]
     asked += ["--socket", str(instance.control), "approve", code, "--all-tools", "--yes"]
 
     def ask() -> subprocess.CompletedProcess[str]:
         return subprocess.run(asked, env=instance.environment, capture_output=True, text=True, timeout=60, check=False)
 
     assert ask().returncode == 5
-    for path in (instance.root, instance.root / "r", instance.control.parent):
+    for path in (instance.root / "r", instance.control.parent):
         path.chmod(0o755)
     instance.control.chmod(0o666)
     result = ask()

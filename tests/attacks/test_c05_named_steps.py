@@ -25,6 +25,7 @@ from tests.support.killing import Kill, Step, attach, follows, ordinals, run, st
 from tests.support.wire_attacks import until
 
 pytestmark = [
+    pytest.mark.linux("strace stops it at its system calls"),
     pytest.mark.attack("C5"),
     pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
 ]

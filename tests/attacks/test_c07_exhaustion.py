@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.instance import Client, Instance, cause, running
+from tests.support.instance import Client, Instance, cause, on_the_machine, running
 from tests.support.wire_attacks import SUPPORT, call, until
 
 pytestmark = pytest.mark.attack("C7")
@@ -118,6 +118,7 @@ def test_the_disk_is_full(short_tmp: Path):
         subprocess.run(["umount", "-l", str(state)], check=True)
 
 
+@pytest.mark.linux("what stands for the kernel of a Mac needs descriptors itself")
 def test_no_descriptors(instance: Instance):
     """New connections wait or are told; the one that is open goes on; afterwards everything is served."""
     assert instance.process is not None
@@ -154,29 +155,15 @@ def heard(client: Client) -> dict[str, Any] | None:
         return None
 
 
-class Shifted(Instance):
-    """An instance whose daemon has a wall clock that can be set; clients and attestctl have the true one."""
-
-    def start(self, *, wait: bool = True) -> None:
-        kept = dict(self.environment)
-        self.environment |= {"PYTHONPATH": str(SUPPORT / "shifted"), "SHIFT": str(self.root / "shift")}
-        try:
-            super().start(wait=False)
-        finally:
-            self.environment = kept
-        if wait:
-            self.await_started()
-
-    def shift(self, hours: float) -> None:
-        """Set the daemon's clock this far from the true time."""
-        (self.root / "shift").write_text(str(int(hours * HOUR_NS)))
-
-
 def test_the_clock_is_set_back(short_tmp: Path):
     """A grant with an end is refused while the clock contradicts it; the log stays in order and notes the clock."""
-    from tests.support.instance import approver_digest
+    shift = short_tmp / "shift"
 
-    instance = Shifted(short_tmp, approvers=[approver_digest()])
+    def set_clock(hours: float) -> None:
+        shift.write_text(str(int(hours * HOUR_NS)))
+
+    instance = on_the_machine(short_tmp)
+    instance.daemons_own = {"PYTHONPATH": str(SUPPORT / "shifted"), "SHIFT": str(shift)}
     instance.server("echo")
     instance.start()
     try:
@@ -184,15 +171,15 @@ def test_the_clock_is_set_back(short_tmp: Path):
         with instance.client() as client:
             client.initialize()
             assert "result" in client.call("echo")
-            instance.shift(-2)
+            set_clock(-2)
             answer = client.call("echo")
             assert cause(answer) in ("expired", "no_grant")
             assert len(instance.executed()) == 1
             records = instance.records(verdict="deny")
             assert "clock" in records[-1]["detail"]
-            instance.shift(0)
+            set_clock(0)
             assert "result" in client.call("echo")
-            instance.shift(3)
+            set_clock(3)
             assert cause(client.call("echo")) in ("expired", "no_grant")
         everything = instance.records()
         assert [r["time"] for r in everything] == sorted(r["time"] for r in everything)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.attackers import Arena
 from tests.support.naive import named
 
-pytestmark = [pytest.mark.attack("I4"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("I4"), pytest.mark.root, pytest.mark.linux("a pid namespace")]
 
 
 @contextmanager

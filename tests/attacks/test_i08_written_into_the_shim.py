@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.attackers import Arena, attempt, causes, collect, modern_shot, python, shots
 from tests.support.hostile_launchers import PIPED
-from tests.support.instance import SCRIPTS
 from tests.support.naive import marks, named
 
 pytestmark = pytest.mark.attack("I8")
@@ -38,7 +37,7 @@ def test_the_old_call_is_not_executed(arena: Arena, era: str):
         assert arena.naive.executed(mark)
     arena.naive.end()
     mark = arena.mark()
-    argv = launder(arena, old_text(arena, era, mark), SCRIPTS / "attestd-connect", "echo")
+    argv = launder(arena, old_text(arena, era, mark), arena.instance.scripts / "attestd-connect", "echo")
     with arena.since() as seen, arena.daemon_asleep(), arena.started(*argv) as client:
         arena.becomes(client.process.pid, arena.agent())
         arena.awake()
@@ -57,7 +56,7 @@ def test_the_old_call_is_not_executed(arena: Arena, era: str):
 def test_a_silent_granted_program_proves_nothing(arena: Arena):
     """Without an answer to the challenge the old call is refused when its time is over, and recorded."""
     mark = arena.mark()
-    argv = launder(arena, old_text(arena, "legacy", mark), SCRIPTS / "attestd-connect", "echo")
+    argv = launder(arena, old_text(arena, "legacy", mark), arena.instance.scripts / "attestd-connect", "echo")
     with arena.since() as seen, arena.daemon_asleep(), arena.started(*argv) as client:
         arena.becomes(client.process.pid, arena.agent())
         arena.awake()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, attempt, python, until
-from tests.support.instance import SCRIPTS, Client
+from tests.support.instance import Client
 from tests.support.naive import named
 
 pytestmark = pytest.mark.attack("I9")
@@ -81,6 +81,7 @@ def test_another_process_writes(arena: Arena, how: str):
     arena.not_executed(mark)
 
 
+@pytest.mark.linux("the shim steps aside only there")
 @pytest.mark.parametrize("how", ["inherited", "received", "taken"])
 def test_another_process_writes_into_the_shims_socket_pair(arena: Arena, how: str):
     """The shim has stepped aside, so the kernel names the writer of every byte to attestd: the end."""
@@ -93,7 +94,7 @@ def test_another_process_writes_into_the_shims_socket_pair(arena: Arena, how: st
         assert arena.naive.executed(mark)
     arena.naive.end()
     mark, own = arena.mark(), arena.mark()
-    shim = [SCRIPTS / "attestd-connect", "echo"]
+    shim = [arena.instance.scripts / "attestd-connect", "echo"]
     with arena.since() as seen, arena.started(*python(arena.agent(), "relay", *shim)) as agent:
         assert "result" in served(agent, own)[-1]
         hand_over(arena, agent, how, arena.shots_file(mark))

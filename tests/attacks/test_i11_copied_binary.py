@@ -24,7 +24,7 @@ def changed(arena: Arena, genuine: Path, name: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     content = genuine.read_bytes()
     assert content.count(b"attack tests, byte A") == 1
-    path.write_bytes(content.replace(b"attack tests, byte A", b"attack tests, byte B"))
+    path.write_bytes(content.replace(b"attack tests, byte A", f"attack tests, byte {name[0].upper()}".encode()))
     path.chmod(0o755)
     return path
 

@@ -72,6 +72,7 @@ def _exchange(how: str, place: Path, genuine: Path) -> None:
     copy(genuine, place.with_name(place.name + " (deleted)"))
 
 
+@pytest.mark.linux("a descriptor of the running image; macOS has no file for it then")
 def test_a_granted_program_stays_itself(arena: Arena, genuine: Path, evil: Path):
     """Replaced on disk while it runs, the granted program is served as what runs; what lies there now is a stranger."""
     place = copy(genuine, arena.root / "installed")

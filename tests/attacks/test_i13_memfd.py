@@ -9,7 +9,7 @@ import pytest
 from tests.support.attackers import Arena, python
 from tests.support.naive import sha256, with_image
 
-pytestmark = pytest.mark.attack("I13")
+pytestmark = [pytest.mark.attack("I13"), pytest.mark.linux("memfd")]
 
 LOAD = '''\
 """Executes a program from memory. argv: program, its words."""

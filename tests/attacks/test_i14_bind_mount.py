@@ -11,7 +11,7 @@ import pytest
 from tests.support.attackers import Arena
 from tests.support.naive import at_path, sha256
 
-pytestmark = pytest.mark.attack("I14")
+pytestmark = [pytest.mark.attack("I14"), pytest.mark.linux("a mount namespace")]
 
 WAYS = [pytest.param("-m", marks=pytest.mark.root), "-Urm"]
 

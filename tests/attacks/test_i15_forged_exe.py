@@ -13,7 +13,7 @@ import pytest
 from tests.support.attackers import Arena
 from tests.support.naive import sha256, with_image
 
-pytestmark = pytest.mark.attack("I15")
+pytestmark = [pytest.mark.attack("I15"), pytest.mark.linux("PR_SET_MM_MAP")]
 
 
 def test_the_image_is_a_claim(arena: Arena):

@@ -11,7 +11,7 @@ from tests.support.attackers import Arena, python
 from tests.support.children import needs_userns
 from tests.support.naive import named
 
-pytestmark = pytest.mark.attack("I16")
+pytestmark = [pytest.mark.attack("I16"), pytest.mark.linux("user and pid namespaces")]
 
 WAYS = [
     pytest.param(["unshare", "-Ur"], id="user"),

@@ -64,6 +64,7 @@ def code(answers: list[dict[str, Any]]) -> str:
     return str(answers[0]["error"]["data"]["code"])
 
 
+@pytest.mark.linux("a clean chain; no signature of Apple's stands above a prompt of the mirrored Mac")
 def test_a_launcher_that_hides_above_a_shell(arena: Arena):
     """Evil exits above ``timeout``, which starts the granted client: only who launched it is hidden.
 

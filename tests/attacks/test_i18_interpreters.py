@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import machine
 from tests.support.attackers import Arena, collect, python, shots, until
 from tests.support.instance import TALK
 from tests.support.naive import named
@@ -112,7 +113,7 @@ ctypes.memmove(start, forged, min(len(forged), end - start))
 
 @pytest.mark.parametrize("way", ["chdir", "title"])
 def test_a_process_that_lies_about_itself(arena: Arena, way: str):
-    """Level 1, with the reason that the image is a claim: who demands level 2 is not served."""
+    """Level 1, on Linux with the reason that the image is a claim: who demands level 2 is not served."""
     script, name = lying(arena, way)
 
     def argv(path: Path) -> list[str | Path]:
@@ -123,6 +124,7 @@ def test_a_process_that_lies_about_itself(arena: Arena, way: str):
     with arena.demanding_level_2(), arena.started(*argv(arena.instance.socket()), **options) as client:
         client.initialize()
         seen = arena.instance.ctl("inspect", "--pid", str(client.process.pid))[0]["identity"]
-        assert "image-claimed" in {reason["code"] for reason in seen["reasons"] if reason["cap"] == 1}
+        capped = {reason["code"] for reason in seen["reasons"] if reason["cap"] == 1}
+        assert "image-claimed" in capped or (capped and machine.chosen == "darwin")
         answers = arena.fails(argv, "level_too_low", **options)
     assert arena.caller(answers)["level"] == 1

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, collect, parsed, python
-from tests.support.instance import SCRIPTS
 from tests.support.naive import Judge, named, sha256, with_image
 
 pytestmark = pytest.mark.attack("I19")
@@ -72,6 +71,7 @@ def shown(
                 assert arena.caller(answers)["level"] <= 1
 
 
+@pytest.mark.linux("LD_PRELOAD")
 def test_a_preloaded_library(arena: Arena):
     """The library wiped its variable from /proc/PID/environ; it is still mapped, from the caller's own place."""
     genuine = arena.genuine()
@@ -101,7 +101,7 @@ def test_bash_env(arena: Arena):
     """BASH_ENV runs inside the shell by which the granted client starts its relay, which is then no mere launcher."""
     evil = arena.instance.script("hijack.sh", 'unset BASH_ENV\n(cat "$EVIL_TEXT"; sleep 1) | $EVIL_RELAY\nexit 0\n')
     naively = shlex.join(str(word) for word in python(arena.instance.talker(), arena.naive.path))
-    for relay in (naively, f"{SCRIPTS / 'attestd-connect'} echo"):
+    for relay in (naively, f"{arena.instance.scripts / 'attestd-connect'} echo"):
         path = arena.naive.path if relay == naively else arena.instance.socket()
         mark = arena.mark()
         variables = {"BASH_ENV": str(evil), "EVIL_TEXT": str(arena.shots_file(mark)), "EVIL_RELAY": relay}

@@ -19,7 +19,7 @@ from tests.support.instance import cause
 from tests.support.recorder import recording
 from tests.support.wire_attacks import until
 
-pytestmark = pytest.mark.attack("I21")
+pytestmark = [pytest.mark.attack("I21"), pytest.mark.linux("TCP peers")]
 
 
 @contextmanager

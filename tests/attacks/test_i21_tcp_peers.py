@@ -36,7 +36,7 @@ from tests.support.attackers import until
 from tests.support.naive import cmdline
 from tests.support.recorder import recording
 
-pytestmark = pytest.mark.attack("I21")
+pytestmark = [pytest.mark.attack("I21"), pytest.mark.linux("TCP peers")]
 
 UNCAPPED = 4
 GRANTED = "granted-program"

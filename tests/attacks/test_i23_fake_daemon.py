@@ -17,7 +17,7 @@ import pytest
 
 from attestd.errors import ExitCode
 from tests.support.attackers import parsed, shots, until
-from tests.support.instance import Instance, cause
+from tests.support.instance import Instance, cause, on_the_machine
 
 pytestmark = pytest.mark.attack("I23")
 
@@ -55,7 +55,7 @@ sysread STDIN, my $end, 1;
 @pytest.fixture(name="instance")
 def _instance(short_tmp: Path) -> Instance:
     """The directories of a daemon that does not run."""
-    instance = Instance(short_tmp)
+    instance = on_the_machine(short_tmp)
     instance.socket().parent.mkdir(parents=True, mode=0o700)
     instance.control.parent.chmod(0o700)
     return instance
@@ -89,8 +89,8 @@ def impostor(instance: Instance, which: str) -> list[str | Path]:
         return [sys.executable, "-c", FAKE]
     if which == "another program":
         return [sys.executable, instance.script("fake.py", FAKE)]
-    (instance.root / "bin").mkdir(exist_ok=True)
-    return [sys.executable, instance.script("bin/attestd", FAKE)]
+    (instance.root / "elsewhere").mkdir()
+    return [sys.executable, instance.script("elsewhere/attestd", FAKE)]
 
 
 @pytest.mark.parametrize("which", WAYS)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.system_launcher import ALICE, TELL, Daemon, House, client
 
-pytestmark = [pytest.mark.attack("L1"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L1"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 OTHERS = [
     b"start\0../tell",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.system_launcher import ALICE, DAEMON_UID, Daemon, House, client
 
-pytestmark = [pytest.mark.attack("L2"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L2"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 
 def _mode(mode: int) -> Callable[[Path], None]:

@@ -22,7 +22,7 @@ from tests.support.system_launcher import (
     house,
 )
 
-pytestmark = [pytest.mark.attack("L3"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L3"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 HALF = f"import os, time; os.setresuid({ALICE}, {ALICE}, 0); print('ready', flush=True); time.sleep(1000)"
 

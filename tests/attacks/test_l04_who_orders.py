@@ -23,7 +23,7 @@ from tests.support.system_launcher import (
     send,
 )
 
-pytestmark = [pytest.mark.attack("L4"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L4"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 FOREIGN = """
 import os, socket, sys, array

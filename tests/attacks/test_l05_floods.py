@@ -12,7 +12,7 @@ from attestd.launch.system import CONNECTIONS
 from tests.support.attackers import until
 from tests.support.system_launcher import ALICE, DAEMON_UID, Daemon, House, Started, acting_as, client, send
 
-pytestmark = [pytest.mark.attack("L5"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L5"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 
 def descriptors(pid: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from tests.support.launching import parent
 from tests.support.system_launcher import ALICE, LAUNCHER_UID, TELL, Daemon, House, client
 
-pytestmark = [pytest.mark.attack("L6"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L6"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 TRIES = """
 import json, os, signal, subprocess, sys

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.system_launcher import ALICE, BOB, PYTHON, TELL, Daemon, House, client
 
-pytestmark = [pytest.mark.attack("L7"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L7"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 ATTACK = """
 import ctypes, json, os, signal, sys

@@ -12,7 +12,7 @@ import pytest
 from tests.support.launching import HYDRA, Mark, parent
 from tests.support.system_launcher import ALICE, Daemon, House, Started, client, house
 
-pytestmark = [pytest.mark.attack("L8"), pytest.mark.root]
+pytestmark = [pytest.mark.attack("L8"), pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 HOPPER = (
     "import os,signal\nfor s in (1,2,15): signal.signal(s, signal.SIG_IGN)\n\n"

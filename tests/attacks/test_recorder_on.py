@@ -16,11 +16,10 @@ import pytest
 
 from tests.support.attackers import Arena, arena, causes, collect, python, shots, until
 from tests.support.hostile_launchers import HIDE
-from tests.support.instance import SCRIPTS
 from tests.support.naive import marks
 from tests.support.recorder import recording
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("the recorder")]
 
 CHILD = '''\
 """A client that starts its relay as clients do, and copies lines. argv: the relay's words."""
@@ -82,7 +81,7 @@ def codes(identity: dict[str, Any]) -> set[str]:
 
 def relaying(arena: Arena) -> list[str | Path]:
     """The command line of a granted client that starts its relay itself."""
-    argv = python(arena.instance.script("child.py", CHILD), SCRIPTS / "attestd-connect", "echo")
+    argv = python(arena.instance.script("child.py", CHILD), arena.instance.scripts / "attestd-connect", "echo")
     with arena.started(*argv) as client:
         refusal = client.initialize()
         if "error" in refusal:
@@ -107,7 +106,11 @@ def _tmux(arena: Arena) -> Iterator[list[str]]:
 def test_a_genuine_client_reaches_level_2(arena: Arena, tmux: list[str], way: str):
     """The image is confirmed, so it is no claim: who demands level 2 is served, directly and through the relay."""
     shooter = arena.instance.script("shooter.py", SHOOTER)
-    where = [str(SCRIPTS / "attestd-connect"), "echo"] if way == "relayed" else [str(arena.instance.socket())]
+    where = (
+        [str(arena.instance.scripts / "attestd-connect"), "echo"]
+        if way == "relayed"
+        else [str(arena.instance.socket())]
+    )
     mark = arena.mark()
 
     def shoot() -> tuple[int, list[dict[str, Any]]]:

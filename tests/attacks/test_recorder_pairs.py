@@ -22,9 +22,11 @@ import pytest
 from attestd.kernel.linux.connector.fallback import open_fallback
 from tests.support.attackers import Arena, arena, attempt, causes, collect, modern_shot, python, shots
 from tests.support.hostile_launchers import HIDE, PIPED
-from tests.support.instance import SCRIPTS, TALK
+from tests.support.instance import TALK
 from tests.support.naive import marks
 from tests.support.recorder import recording
+
+pytestmark = pytest.mark.linux("the recorder and the process events")
 
 TITLE = """import ctypes, os, sys
 fields = open("/proc/self/stat", "rb").read().rpartition(b")")[2].split()
@@ -127,7 +129,9 @@ def test_written_into_the_shim(arena: Arena, era: str):
     text = arena.root / f"old-{mark}"
     text.write_bytes(shots(mark) if era == "legacy" else modern_shot(mark))
     piped = arena.instance.script("piped.py", PIPED)
-    argv = python(piped, text, SCRIPTS / "attestd-connect", "echo", "--", *python(arena.agent(), "fd:FDS"))
+    argv = python(
+        piped, text, arena.instance.scripts / "attestd-connect", "echo", "--", *python(arena.agent(), "fd:FDS")
+    )
     with arena.daemon_asleep(), arena.started(*argv) as client:
         arena.becomes(client.process.pid, arena.agent())
         arena.awake()

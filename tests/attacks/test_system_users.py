@@ -13,7 +13,7 @@ import pytest
 from tests.support.instance import Client, cause
 from tests.support.system_instance import ALICE, BOB, PYTHON, SCRIPTS, SERVICE, SystemInstance, system
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("users in a user namespace, and the launcher of system mode")]
 SETTINGS = """
 [servers]
 users_may_add = true

@@ -22,6 +22,7 @@ SMUGGLED = {
 }
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_the_python_sdk_executes_what_stands_between_two_crs():
     """Without the control: the proxy sees a ping, the server reads three lines and calls the forbidden tool."""
     with proxied(TIME, "convert_time") as proxy:

@@ -45,6 +45,7 @@ FOLDED_ONLY_REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_the_python_sdk_takes_the_last_of_two_keys():
     """Without the control: a proxy that takes the first sees an allowed call, the server executes the forbidden one."""
     for way, data in DUPLICATES.items():

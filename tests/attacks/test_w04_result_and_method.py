@@ -24,6 +24,7 @@ OTHERS = (
 )
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_the_python_sdk_executes_a_call_that_looks_like_a_response():
     """Without the control: the proxy lets responses pass, the server sees a call."""
     with proxied(TIME, "convert_time", reads=no_responses) as proxy:

@@ -62,6 +62,7 @@ def test_servers_read_what_the_proxy_cannot(short_tmp: Path):
     assert tools(notes(log)) == ["pid"] * (len(OTHER_ENCODINGS) + 1)
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_the_python_sdk_executes_bytes_that_are_not_utf8():
     """Without the control, on a real server: invalid UTF-8 and NaN in a key that nobody looks at."""
     for way, data in UNREADABLE.items():

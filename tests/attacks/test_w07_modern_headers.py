@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_client import Booth, Caller, calling
+from tests.support.http_client import PLACES, Booth, Caller, calling
 
 pytestmark = pytest.mark.attack("W7")
 
@@ -20,7 +20,7 @@ def sentinel(text: bytes) -> str:
     return f"=?base64?{base64.b64encode(text).decode()}?="
 
 
-@pytest.fixture(params=["tcp", "unix"], name="caller")
+@pytest.fixture(params=PLACES, name="caller")
 def _caller(http: Booth, request: pytest.FixtureRequest) -> Iterator[Caller]:
     with calling(http.instance, http.at(request.param)) as caller:
         assert "content" in caller.modern("tools/call", {"name": "echo", "arguments": {}}).json["result"]

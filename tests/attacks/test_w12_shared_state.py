@@ -33,6 +33,7 @@ def said(client: Client, tool: str, **arguments: str) -> str:
     return str(client.call(tool, **arguments)["result"]["content"][0]["text"])
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_one_back_end_for_all_remembers_for_all():
     """Without the control: a proxy with one back end passes what the first caller left to the next."""
     with proxied(NOTEBOOK, "remember", "recall") as proxy:

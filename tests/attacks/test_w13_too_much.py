@@ -128,6 +128,7 @@ def last_line(client: Client) -> str:
     return client.process.stdout.read().decode().strip().splitlines()[-1]
 
 
+@pytest.mark.linux("no attestd stands between")
 def test_a_proxy_that_reads_whole_lines_holds_them():
     """Without the control: reading a line means holding it, however long it is."""
     script = (

@@ -23,6 +23,7 @@ from tests.support.http_client import PIPES, Caller
 from tests.support.npm import MissingError
 
 pytestmark = [
+    pytest.mark.linux("no attestd stands between"),
     pytest.mark.attack("W1"),
     pytest.mark.attack("W2"),
     pytest.mark.attack("W3"),

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from tests.support.attack_backs import BACKS
+from tests.support.attack_backs import BACKS, STREAMS
 from tests.support.attack_field import FRONTS, Field, field
 from tests.support.attack_rows import NOT_APPLICABLE, PROCEDURES, ROWS, Cell, reason
 from tests.support.attack_variants import Words, of_row
+from tests.support.http_client import ON_TCP
 from tests.support.npm import MissingError
 
 pytestmark = [
@@ -53,13 +55,16 @@ def _open_field() -> Iterator[Field]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def cells() -> list[tuple[str, str]]:
+def cells() -> list[ParameterSet]:
     """Every front with every server where ``make attacks`` asks for it; else each front with two servers of the seven
     or one, and each server with two fronts, because a whole product takes minutes."""
     every = list(itertools.product(enumerate(FRONTS), enumerate(BACKS)))
     if os.environ.get("ATTESTD_CELLS") != "all":
         every = [((i, front), (j, back)) for (i, front), (j, back) in every if (i + j) % 4 == 0]
-    return [(front, back) for (_, front), (_, back) in every]
+    return [
+        pytest.param(front, back, marks=() if FRONTS[front].place == "unix" and back in STREAMS else ON_TCP)
+        for (_, front), (_, back) in every
+    ]
 
 
 @pytest.mark.parametrize(("front", "back"), cells())

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_client import Booth, Caller, calling
+from tests.support.http_client import PLACES, Booth, Caller, calling
 from tests.support.instance import cause
-
-PLACES = ["tcp", "unix"]
 
 
 @pytest.fixture(params=PLACES, name="caller")
@@ -64,13 +62,14 @@ def test_a_stolen_last_event_id(http: Booth, place: str):
 
 
 @pytest.mark.attack("W9")
-def test_a_stolen_sse_session(http: Booth):
+@pytest.mark.parametrize("place", PLACES)
+def test_a_stolen_sse_session(http: Booth, place: str):
     """The session id of 2024-11-05 stands in an address; it is bound all the same."""
     with (
-        calling(http.instance, http.at("tcp")) as victim,
-        calling(http.instance, http.at("tcp"), mark="other") as thief,
+        calling(http.instance, http.at(place)) as victim,
+        calling(http.instance, http.at(place), mark="other") as thief,
     ):
-        victim.post(None, "own", method="GET", path="/echo/sse", accept="text/event-stream")
+        victim.post(None, "own", method="GET", path=victim.path.replace("mcp", "sse"), accept="text/event-stream")
         address = victim.response("own", events=1).events[0]["data"]
         body = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
         assert thief.ask(body, path=address).status == 404

@@ -12,9 +12,7 @@ import pytest
 
 from attestd.wire.http_response import RETRY_MS
 from tests.support.attack_backs import await_true, listening, reachable
-from tests.support.http_client import Booth, Caller, admit, calling, free_port
-
-PLACES = ["tcp", "unix"]
+from tests.support.http_client import ON_TCP, PLACES, Booth, Caller, admit, calling, free_port
 
 
 @pytest.fixture(params=PLACES, name="caller")
@@ -24,25 +22,25 @@ def _caller(http: Booth, request: pytest.FixtureRequest) -> Iterator[Caller]:
 
 
 @pytest.mark.attack("W9")
-def test_the_next_request_is_written_by_another_process(http: Booth):
+@pytest.mark.parametrize("place", PLACES)
+def test_the_next_request_is_written_by_another_process(http: Booth, place: str):
     """A child has inherited the connection and sends a request behind the client's own: on a Unix socket the kernel
     names it, the connection and the session end, and nothing runs. TCP has no writer: there it is served, which is why
     TCP has level 1 at most."""
-    for place in PLACES:
-        mark = f"child{place}"
-        with calling(http.instance, http.at(place)) as caller:
-            caller.initialize()
-            before = http.recorded("writer_mismatch")
-            head, _, body = http.request(mark, http.at(place)).partition(b"\r\n\r\n")
-            caller.send_as_child(head + f"\r\nMcp-Session-Id: {caller.session}\r\n\r\n".encode() + body)
-            if place == "tcp":
-                assert "result" in caller.response().json
-                assert mark in http.marks()
-                continue
-            assert caller.until_ended() == b""
-            assert http.recorded("writer_mismatch") > before
-            assert caller.request("ping", connection="new").status == 404
-        assert mark not in http.marks()
+    mark = f"child{place}"
+    with calling(http.instance, http.at(place)) as caller:
+        caller.initialize()
+        before = http.recorded("writer_mismatch")
+        head, _, body = http.request(mark, http.at(place)).partition(b"\r\n\r\n")
+        caller.send_as_child(head + f"\r\nMcp-Session-Id: {caller.session}\r\n\r\n".encode() + body)
+        if place == "tcp":
+            assert "result" in caller.response().json
+            assert mark in http.marks()
+            return
+        assert caller.until_ended() == b""
+        assert http.recorded("writer_mismatch") > before
+        assert caller.request("ping", connection="new").status == 404
+    assert mark not in http.marks()
 
 
 @pytest.mark.attack("W9")
@@ -92,6 +90,7 @@ def test_guessed_event_ids(http: Booth, caller: Caller):
 
 
 @pytest.mark.attack("W9")
+@ON_TCP
 def test_the_session_at_the_other_address(http: Booth):
     """What began at 127.0.0.1 is at [::1] no more another process's than it was."""
     with (
@@ -122,14 +121,15 @@ def test_the_session_at_the_other_address(http: Booth):
         "/Echo/mcp",
     ],
 )
-def test_a_path_leads_nowhere_else(http: Booth, path: str):
+@pytest.mark.parametrize("place", PLACES)
+def test_a_path_leads_nowhere_else(http: Booth, place: str, path: str):
     """Paths are compared as they are written: nothing is decoded, joined or folded on the way to a server."""
-    for place in PLACES:
-        with calling(http.instance, http.at(place)) as caller:
-            assert caller.request("ping", path=path).status in {400, 404}
+    with calling(http.instance, http.at(place)) as caller:
+        assert caller.request("ping", path=path).status in {400, 404}
 
 
 @pytest.mark.attack("W11")
+@ON_TCP
 def test_a_page_behind_a_proper_request(http: Booth):
     """Each request of a connection is looked at: what was sent ahead behind a proper one is refused for its own Host."""
     with calling(http.instance, http.at("tcp")) as caller:
@@ -236,6 +236,7 @@ def _hostile(http: Booth) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.attack("W9")
+@pytest.mark.linux("TCP peers: who listens is attested")
 def test_a_server_that_injects_into_streams(http: Booth, hostile: tuple[str, int]):
     """Without the control its events, ids, cookies and answers to others reach the client as they are. Through attestd the
     stream is attestd's own: one answer to the one request, events without foreign names or ids, text as text."""

@@ -23,7 +23,7 @@ import pytest
 from tests.support.attack_backs import HERE, Back, await_true, listening, reachable
 from tests.support.attack_channels import Answer, Channel, Http
 from tests.support.attack_field import Field, field
-from tests.support.http_client import PIPES, Caller, free_port
+from tests.support.http_client import ON_TCP, PIPES, Caller, free_port
 from tests.support.npm import MissingError, install, node
 
 SERVER = "ts1-stdio"
@@ -130,6 +130,7 @@ def read_by_another(victim: Channel, other: Channel) -> str:
 
 @pytest.mark.attack("W11")
 @pytest.mark.attack("W12")
+@pytest.mark.linux("no attestd stands between")
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer(open_field: Field, tmp_path: Path, name: str):
     """Without the control: each of these proxies executes the page's call, and most tell one client about another."""
@@ -144,7 +145,7 @@ def test_a_peer(open_field: Field, tmp_path: Path, name: str):
 
 @pytest.mark.attack("W11")
 @pytest.mark.attack("W12")
-@pytest.mark.parametrize("front", ["unix-legacy", "tcp-legacy"])
+@pytest.mark.parametrize("front", ["unix-legacy", pytest.param("tcp-legacy", marks=ON_TCP)])
 def test_attestd(open_field: Field, front: str):
     """The same two probes: 403 and not executed; another client, and the same program once more, are told nothing."""
     back = open_field.backs[SERVER]

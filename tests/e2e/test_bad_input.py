@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.instance import SCRIPTS, Client, Instance, approver_digest, cause, running
+from tests.support.instance import Client, Instance, cause, on_the_machine, running
 
 MIB = 1 << 20
 TROUBLE = '''\
@@ -134,7 +134,7 @@ SERVER = '[server]\nname = "time"\ntransport = "stdio"\ncommand = ["x"]\n'
 )  # fmt: skip
 def test_a_configuration_that_is_wrong(short_tmp: Path, config: str, server: str, said: list[str]):
     """check-config and run name file, key, line, what was found and what is allowed, and exit 3; a good one exits 0."""
-    instance = bare(Instance(short_tmp), config=config, **({"time": server} if server else {}))
+    instance = bare(on_the_machine(short_tmp), config=config, **({"time": server} if server else {}))
     if not said:
         assert instance.run("attestd", "check-config", "--user").returncode == 0
         return
@@ -148,7 +148,7 @@ def test_a_configuration_that_is_wrong(short_tmp: Path, config: str, server: str
 
 def test_two_servers_of_one_name(short_tmp: Path):
     """Both files are named, and nothing is served."""
-    instance = bare(Instance(short_tmp), a=SERVER, b=SERVER)
+    instance = bare(on_the_machine(short_tmp), a=SERVER, b=SERVER)
     text = refused(instance, code=3)
     assert "b.toml: server 'time' is already defined in" in text
     assert "a.toml" in text
@@ -156,7 +156,7 @@ def test_two_servers_of_one_name(short_tmp: Path):
 
 def test_files_that_cannot_be_read(short_tmp: Path):
     """A file that is not text, and one that is not there, are named."""
-    instance = bare(Instance(short_tmp))
+    instance = bare(on_the_machine(short_tmp))
     (instance.config / "servers.d" / "bin.toml").write_bytes(b"\xff\xfe[server]")
     assert "bin.toml: it is not UTF-8" in refused(instance, code=3)
     assert "there is no such file" in refused(
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_read(short_tmp: Path):
 
 def test_a_policy_that_is_wrong(short_tmp: Path):
     """A policy that does not parse or does not fit the schema refuses to start, with file and line, exit 6."""
-    instance = bare(Instance(short_tmp))
+    instance = bare(on_the_machine(short_tmp))
     (instance.config / "policy.d").mkdir()
     for text, said in (
         ("permit (principal", "line 1"),
@@ -212,7 +212,7 @@ def test_a_second_daemon_on_the_same_directories(instance: Instance):
 
 def test_a_socket_path_in_use(short_tmp: Path):
     """Another process listens where a server's socket must be: refused with exit 3, and that process keeps its socket."""
-    instance = bare(Instance(short_tmp), time=SERVER)
+    instance = bare(on_the_machine(short_tmp), time=SERVER)
     path = instance.socket("time")
     path.parent.mkdir(parents=True, mode=0o700)
     path.parent.parent.chmod(0o700)
@@ -230,7 +230,7 @@ def test_a_socket_path_in_use(short_tmp: Path):
 @pytest.mark.root
 def test_what_belongs_to_somebody_else(short_tmp: Path):
     """A socket or a directory of another uid is reported with both uids and left as it is."""
-    instance = bare(Instance(short_tmp), time=SERVER)
+    instance = bare(on_the_machine(short_tmp), time=SERVER)
     path = instance.socket("time")
     path.parent.mkdir(parents=True, mode=0o700)
     with socket.socket(socket.AF_UNIX) as sock:
@@ -246,7 +246,7 @@ def test_what_belongs_to_somebody_else(short_tmp: Path):
 @pytest.mark.parametrize("which", ["s", "r", "c"])
 def test_no_permission_on_a_directory(short_tmp: Path, which: str):
     """A directory that cannot be written is named, exit 3."""
-    instance = bare(Instance(short_tmp))
+    instance = bare(on_the_machine(short_tmp))
     shutil.rmtree(short_tmp / which)
     (short_tmp / which).mkdir(mode=0o500)
     text = refused(instance, code=3)
@@ -257,7 +257,7 @@ def test_a_path_that_is_too_long(short_tmp: Path):
     """A socket path that the kernel cannot take is refused by name before anything is made."""
     deep = short_tmp / ("x" * 60)
     deep.mkdir()
-    instance = bare(Instance(deep), time=SERVER.replace("time", "t" * 40))
+    instance = bare(on_the_machine(deep), time=SERVER.replace("time", "t" * 40))
     assert "a socket path of at most 107 bytes" in refused(instance, code=3)
 
 
@@ -379,7 +379,7 @@ def test_an_answer_that_is_not_mcp(instance: Instance):
 
 def test_a_shim_in_an_environment_that_changes_its_imports(instance: Instance):
     """It is no relay of ours, but gets an answer at once: the refusal of the program that it is."""
-    words = [str(SCRIPTS / "attestd-connect"), "--socket", str(instance.socket()), "echo"]
+    words = [str(instance.scripts / "attestd-connect"), "--socket", str(instance.socket()), "echo"]
     changed = {**instance.environment, "PYTHONPATH": "/nowhere"}
     with instance.client(argv=words, env=changed) as client:
         assert "relay-refused" in client.initialize()["error"]["message"]
@@ -468,4 +468,4 @@ def test_more_connections_than_a_uid_may_have(short_tmp: Path):
                 assert three.receive() is None
             assert "result" in one.call("echo")
             assert "result" in two.call("echo")
-        assert approver_digest() in instance.ctl("status")[0]["approvers"]
+        assert instance.ctl("status")[0]["approvers"] == instance.settings["approval"]["approvers"]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.support.instance import cause, running
 
 
-@pytest.mark.anywhere
 def test_refused_then_approved_then_answered(short_tmp: Path):
     """A client without a grant is refused with a code, and after approval the same connection is served."""
     with running(short_tmp) as instance, instance.client() as client:
@@ -58,7 +55,6 @@ def test_revoked_while_open(short_tmp: Path):
         assert len(instance.executed()) == 1
 
 
-@pytest.mark.anywhere
 def test_a_once_grant_serves_one_call(short_tmp: Path):
     """A grant for one use is used up by one call."""
     with running(short_tmp) as instance:
@@ -70,7 +66,6 @@ def test_a_once_grant_serves_one_call(short_tmp: Path):
         assert len(instance.executed()) == 1
 
 
-@pytest.mark.anywhere
 def test_grants_survive_a_restart(short_tmp: Path):
     """What was approved is in force after the daemon was stopped and started again."""
     with running(short_tmp) as instance:
@@ -97,7 +92,6 @@ def test_each_connection_has_its_own_server(short_tmp: Path):
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@pytest.mark.anywhere
 def test_a_shared_server_serves_many_by_mapped_ids(short_tmp: Path):
     """Callers of a shared server meet one process, each gets its own answers, and equal ids do not collide."""
     with running(short_tmp) as instance:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.instance import SCRIPTS, Instance, cause, running
+from tests.support.instance import SCRIPTS, Instance, cause, on_the_machine, running
 
 IDENTITY = {"spiffe_id", "program", "chain", "instance", "level", "recorded", "reasons", "display"}
 
 
 @pytest.fixture(scope="module", name="instance")
-def _instance(where: str) -> Iterator[Instance]:
-    del where  # chosen before
+def _instance() -> Iterator[Instance]:
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     with running(root) as instance:
         instance.grant(None, "--tool", "echo")
@@ -60,7 +59,6 @@ def test_inspect(instance: Instance):
     assert instance.run("attestctl", "inspect", "--pid", "999999999").returncode == 9
 
 
-@pytest.mark.anywhere
 def test_pending(instance: Instance):
     """A refused client is there with what it wanted and how often; a second refusal is counted, not repeated."""
     script = instance.talker("pending", "pending.py")
@@ -77,7 +75,6 @@ def test_pending(instance: Instance):
     assert instance.run("attestctl", "deny", code).returncode in (4, 9)
 
 
-@pytest.mark.anywhere
 def test_grants(instance: Instance):
     """Listed with every documented key, shown, renewed, counted, revoked."""
     script = instance.talker("grants", "grants.py")
@@ -98,7 +95,6 @@ def test_grants(instance: Instance):
     assert instance.run("attestctl", "grants", "show", grant["id"]).returncode == 9
 
 
-@pytest.mark.anywhere
 def test_audit_verify(instance: Instance):
     """The running log verifies, with every documented key."""
     (found,) = [each for each in instance.ctl("audit", "verify") if "ok" in each]
@@ -117,7 +113,6 @@ def test_audit_query(instance: Instance):
     assert refused["decision"] in [each["id"] for each in found]
 
 
-@pytest.mark.anywhere
 def test_explain_agrees_with_the_decision(instance: Instance):
     """A permit names its grant, a deny its cause and what would change it; what is not there exits 9."""
     with instance.client() as client:
@@ -136,7 +131,6 @@ def test_explain_agrees_with_the_decision(instance: Instance):
     assert instance.run("attestctl", "explain", "nosuch.1").returncode == 9
 
 
-@pytest.mark.anywhere
 def test_why_agrees_with_what_then_happens(instance: Instance):
     """For a live client, ``why`` says beforehand what the call then gets, and leaves no trace of its own."""
     with instance.client() as client:
@@ -156,7 +150,6 @@ def test_why_agrees_with_what_then_happens(instance: Instance):
     assert instance.run("attestctl", "why", "--server", "echo", "--tool", "a", "--prompt", "b").returncode == 2
 
 
-@pytest.mark.anywhere
 def test_ps_shows_live_sessions(instance: Instance):
     """Caller, server, calls and denials while the session lives, and nothing afterwards."""
     with instance.client() as client:
@@ -242,7 +235,7 @@ def test_doctor(instance: Instance):
 
 def test_nobody_answers(short_tmp: Path):
     """Without a daemon: exit 5, what was tried, and how to start it."""
-    result = Instance(short_tmp).run("attestctl", "status")
+    result = on_the_machine(short_tmp).run("attestctl", "status")
     assert result.returncode == 5
     assert result.stderr.startswith("error: ")
     assert "attestd run --user" in result.stderr

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
-from tests.support.instance import SCRIPTS
+from tests.support.instance import on_the_machine
 
 
 def test_the_story_is_told_to_its_end(short_tmp: Path):
     """A newcomer is refused twice, approved and answered; the log verifies; the instance and its directory are gone."""
-    environment = {**os.environ, "HOME": str(short_tmp), "TMPDIR": str(short_tmp)}
-    told = subprocess.run(
-        [str(SCRIPTS / "attestd"), "demo"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    installed = on_the_machine(short_tmp)
+    installed.environment["TMPDIR"] = str(short_tmp)
+    told = installed.run("attestd", "demo", timeout=120)
     assert told.returncode == 0, told.stdout + told.stderr
     assert told.stdout.count("attestd refused") == 2
     assert told.stdout.count("Asia/Tokyo") >= 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.instance import SCRIPTS, Instance, running
+from tests.support.instance import Instance, running
 
 SUPPORT = Path(__file__).parents[1] / "support"
 EVERY = ("--all-tools", "--resource", "*", "--prompt", "*")
@@ -39,7 +39,7 @@ class Desk:
 
     def run(self, mode: str, server: str, *steps: Any) -> list[Any]:
         """What each step said."""
-        words = [sys.executable, str(self.client), "mcp", mode, str(SCRIPTS / "attestd-connect")]
+        words = [sys.executable, str(self.client), "mcp", mode, str(self.instance.scripts / "attestd-connect")]
         words += [str(self.instance.socket(server)), server, *map(json.dumps, steps)]
         done = subprocess.run(
             words, env=self.instance.environment, capture_output=True, text=True, timeout=120, check=False

@@ -18,6 +18,8 @@ from tests.support.http_desk import HttpDesk, HttpServer, serving
 from tests.support.instance import Client, Instance, cause, running
 from tests.support.wire_attacks import until
 
+pytestmark = pytest.mark.linux("TCP peers: who listens is attested")
+
 KINDS = {"stateful": ("http", "0"), "stateless": ("http", "0", "stateless", "json"), "sse": ("sse", "0")}
 
 SMALL = '''

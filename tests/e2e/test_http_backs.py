@@ -14,6 +14,8 @@ import pytest
 from tests.support.http_desk import ASKS, EVERY, SUPPORT, HttpDesk, serving
 from tests.support.instance import running
 
+pytestmark = pytest.mark.linux("TCP peers: who listens is attested")
+
 MODES = ["auto", "legacy"]
 STATEFUL = ["stream", "json", "events", "unix", "sse"]
 """Servers that can ask the client and send on their own."""

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_client import Caller, admit, calling, free_port
+from tests.support.http_client import ON_TCP, PLACES, Caller, admit, calling, loopback_port
 from tests.support.instance import Instance, cause, running
 
 SUPPORT = Path(__file__).parents[1] / "support"
-PLACES = ["tcp", "tcp6", "unix"]
 EVERY = ("--all-tools", "--resource", "*", "--prompt", "*")
 
 
 class Desk:
-    """An instance that listens on a port too."""
+    """An instance that listens on a port too, where it can."""
 
     def __init__(self, instance: Instance, port: int) -> None:
         self.instance = instance
@@ -60,17 +59,17 @@ class Desk:
 @pytest.fixture(scope="module", name="desk")
 def _desk() -> Iterator[Desk]:
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
-    port = free_port()
+    port = loopback_port()
     with running(root, listen={"port": port}) as instance:
         desk = Desk(instance, port)
         instance.server("everything", command=[sys.executable, str(SUPPORT / "sdk_server.py")])
         instance.ctl("reload")
         asks = [word for kind in ("sampling", "elicitation", "roots") for word in ("--server-request", kind)]
-        (refused,) = desk.run("mcp", "legacy", "tcp")
+        (refused,) = desk.run("mcp", "legacy", "unix")
         instance.approve(refused["data"]["code"], *EVERY, *asks)
-        admit(instance, desk.place("tcp"), *EVERY)
+        admit(instance, desk.place("unix"), *EVERY)
         desk.good(
-            "mcp", "legacy", "tcp", ["call", "add", {"a": 1, "b": 2}]
+            "mcp", "legacy", "unix", ["call", "add", {"a": 1, "b": 2}]
         )  # the launcher lives on from the first call
         yield desk
     shutil.rmtree(root, ignore_errors=True)
@@ -80,7 +79,7 @@ def _desk() -> Iterator[Desk]:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [*PLACES, pytest.param("tcp6", marks=ON_TCP)])
 def test_the_sdk_over_streamable_http(desk: Desk, place: str, mode: str):
     """Tools, calls, progress, cancellation, questions of the server and a large result, in either era."""
     said = desk.good(
@@ -102,7 +101,7 @@ def test_the_sdk_over_streamable_http(desk: Desk, place: str, mode: str):
     assert said[2:] == ["3", [[1.0, 2.0, "half"]], True, "hello Ada", "it says 42", "file:///project/here", 3 << 20]
 
 
-@pytest.mark.parametrize("place", ["tcp", "unix"])
+@pytest.mark.parametrize("place", PLACES)
 def test_legacy_subscriptions_and_log_come_on_the_clients_stream(desk: Desk, place: str):
     """What is about no request arrives on the GET stream."""
     said = desk.good(
@@ -118,14 +117,14 @@ def test_legacy_subscriptions_and_log_come_on_the_clients_stream(desk: Desk, pla
     assert said == [True, "noted", "notes://one", "noted one", True]
 
 
-@pytest.mark.parametrize("place", ["tcp", "unix"])
+@pytest.mark.parametrize("place", PLACES)
 def test_modern_subscription_on_its_stream(desk: Desk, place: str):
     """Listening is the first effect of this client: it is proven by being sent again to an address told to it."""
     (event,) = desk.good("mcp", "auto", place, ["listen", "notes://one", "one"])
     assert event == "notes://one"
 
 
-@pytest.mark.parametrize("place", ["sse-tcp", "sse-unix"])
+@pytest.mark.parametrize("place", [pytest.param("sse-tcp", marks=ON_TCP), "sse-unix"])
 def test_the_sdk_over_http_and_sse(desk: Desk, place: str):
     """The transport of 2024-11-05."""
     said = desk.good(
@@ -144,7 +143,7 @@ def test_the_sdk_over_http_and_sse(desk: Desk, place: str):
     assert said[1:] == ["3", [[1.0, 2.0, "half"]], True, "hello Ada", True, "noted", "notes://one"]
 
 
-@pytest.mark.parametrize("place", ["tcp", "unix"])
+@pytest.mark.parametrize("place", PLACES)
 def test_fastmcp(desk: Desk, place: str):
     """Another client library."""
     assert desk.good("fastmcp", "auto", place, ["call", "add", {"a": 1, "b": 2}], ["read", "notes://one"]) == [
@@ -156,7 +155,7 @@ def test_fastmcp(desk: Desk, place: str):
 # -- by hand --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["tcp", "unix"], name="caller")
+@pytest.fixture(params=PLACES, name="caller")
 def _caller(desk: Desk, request: pytest.FixtureRequest) -> Iterator[Caller]:
     with calling(desk.instance, desk.place(request.param)) as caller:
         yield caller
@@ -171,6 +170,18 @@ def test_a_session_from_beginning_to_end(caller: Caller):
     assert caller.call(connection="b", text="y").status == 200
     assert caller.ask(None, method="DELETE").status == 200
     assert caller.call(text="z").status == 404
+
+
+def test_a_session_outlives_the_connection_that_it_began_on(caller: Caller):
+    """Whoever ends that, the next call may come on another connection of the process."""
+    caller.initialize()
+    caller.hang_up()
+    caller.until_ended()
+    assert caller.call(connection="b", later=1).json["result"]
+    caller.initialize(connection="c")
+    assert caller.ask(b"{", "c", content_length="-1").status == 400
+    assert caller.until_ended("c") == b""
+    assert caller.call(connection="d", later=2).json["result"]
 
 
 def test_answers_wait_for_their_own_request(caller: Caller):
@@ -225,7 +236,7 @@ def test_the_clients_stream_and_its_resumption(desk: Desk, caller: Caller):
     first = primed.events[0]["id"]
     caller.hang_up("own")
     caller.until_ended("own")
-    admit(desk.instance, desk.place("tcp"), mark=f"other{desk.mark}")  # grants have changed
+    admit(desk.instance, desk.place("unix"), mark=f"other{desk.mark}")  # grants have changed
     desk.mark += 1
     caller.post(None, "again", method="GET", accept="text/event-stream", last_event_id=first)
     told = caller.response("again", events=2)
@@ -298,7 +309,7 @@ def test_what_is_not_served(caller: Caller, keys: dict[str, Any], status: int):
 
 def test_a_refusal_is_an_answer_with_status_200(desk: Desk):
     """A program without a grant is told so in JSON-RPC, with a code to approve, and gets no session."""
-    with calling(desk.instance, desk.place("tcp"), mark="nobody") as stranger:
+    with calling(desk.instance, desk.place("unix"), mark="nobody") as stranger:
         answer = stranger.initialize()
         assert (answer.status, answer.json["error"]["code"], cause(answer.json)) == (200, -31403, "no_grant")
         assert answer.json["error"]["data"]["code"]
@@ -307,6 +318,7 @@ def test_a_refusal_is_an_answer_with_status_200(desk: Desk):
         assert cause(called.json) == "no_grant"
 
 
+@ON_TCP
 def test_tcp_is_level_one_and_says_why(desk: Desk):
     """The kernel names no writer on TCP."""
     with calling(desk.instance, desk.place("tcp")) as caller:

@@ -1,6 +1,6 @@
 """The daemon, attestctl and the shim of macOS, run for real on a Mac that mirrors this machine (docs/macos.md).
 
-What other tests say of both machines is marked ``anywhere``; here is what only a Mac does, or does otherwise.
+What other tests say of both machines runs on both (``tests.support.machine``); here is what only a Mac does, or does otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import pytest
 
 from tests.support.instance import Instance, cause
 from tests.support.mac_instance import MacInstance
+
+pytestmark = pytest.mark.darwin("what only a Mac does, or does otherwise")
 
 SDK_CLIENT = """
 import asyncio, json, sys

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from tests.support.http_desk import EVERY, HttpDesk
-from tests.support.instance import SCRIPTS, running
+from tests.support.instance import running
+
+pytestmark = pytest.mark.linux("TCP peers: who listens is attested")
 
 PACKAGE = "@modelcontextprotocol/server-everything"
 VERSION = "2026.8.31"
@@ -114,7 +116,7 @@ class Waiting:
 
     def __init__(self, desk: HttpDesk, server: str) -> None:
         script = desk.instance.script("waiting_client.py", CLIENT)
-        shim, path = str(SCRIPTS / "attestd-connect"), str(desk.instance.socket(server))
+        shim, path = str(desk.instance.scripts / "attestd-connect"), str(desk.instance.socket(server))
         self.process = subprocess.Popen(
             [sys.executable, str(script), shim, path, server],
             env=desk.instance.environment,

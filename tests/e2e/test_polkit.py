@@ -11,7 +11,7 @@ import pytest
 from tests.support.person import at_a_terminal
 from tests.support.system_instance import ALICE, BOB, CAROL, PASSWORDS, SystemInstance, system
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("polkit")]
 
 
 @pytest.fixture(scope="module", name="machine")

@@ -15,7 +15,7 @@ import pytest
 
 from attestd.errors import Cause
 from attestd.wire.refusal import refusal_text
-from tests.support.instance import Client, Instance, approver_digest, cause
+from tests.support.instance import Client, Instance, cause, on_the_machine
 from tests.support.repository import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ server.wait()
 def home() -> Iterator[Instance]:
     """A home with the running daemon of README's second command; this test process may approve in it."""
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
-    instance = Instance(root, approvers=[approver_digest()])
+    instance = on_the_machine(root)
     instance.start()
     yield instance
     instance.stop()

@@ -14,7 +14,7 @@ from tests.support.hostile_launchers import HIDE
 from tests.support.instance import SCRIPTS, Instance, running
 from tests.support.recorder import eventually, pin_root
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("the recorder")]
 
 
 @pytest.fixture(name="instance")

@@ -34,7 +34,7 @@ class Desk:
 
     def run(self, kind: str, mode: str, server: str, *steps: Any, script: Path | None = None) -> list[Any]:
         """What each step said."""
-        words = [sys.executable, str(script or self.client), kind, mode, str(SCRIPTS / "attestd-connect")]
+        words = [sys.executable, str(script or self.client), kind, mode, str(self.instance.scripts / "attestd-connect")]
         words += [str(self.instance.socket(server)), server, *map(json.dumps, steps)]
         environment = {**self.instance.environment, "FASTMCP_CHECK_FOR_UPDATES": "off"}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -25,7 +25,7 @@ from tests.support.http_desk import ASKS, EVERY, HttpServer, serving
 from tests.support.instance import SETTLE_S, Instance, cause, running
 from tests.support.network import own_network
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("sealed ports")]
 OTHER = """
 import os, socket, sys
 sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.instance import running
 
-pytestmark = pytest.mark.ordinary
+pytestmark = [pytest.mark.ordinary, pytest.mark.linux("sealed ports")]
 
 
 def test_the_error_says_what_to_do(short_tmp: Path):

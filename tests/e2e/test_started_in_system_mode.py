@@ -14,7 +14,7 @@ from tests.support.instance import Client, cause
 from tests.support.system_launcher import ALICE, BOB, FIRST_ISOLATED
 from tests.support.system_mode import SystemMode, system_mode
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.linux("the launcher of system mode")]
 
 
 @pytest.fixture(scope="module", name="host")

@@ -45,8 +45,7 @@ def listening(instance: Instance, name: str, *prefix: str) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", name="instance")
-def _instance(where: str) -> Iterator[Instance]:
-    del where  # chosen before
+def _instance() -> Iterator[Instance]:
     root = Path(tempfile.mkdtemp(prefix="at-", dir="/tmp"))
     root.chmod(0o755)
     with running(root) as instance:
@@ -62,7 +61,6 @@ def register(instance: Instance, name: str, path: Path, peer: str = "") -> None:
     instance.grant(server=name)
 
 
-@pytest.mark.anywhere
 def test_a_server_on_its_own_socket_is_served(instance: Instance):
     """Calls reach it, its image is in the audit log and in ``servers show``, and its end is told."""
     with listening(instance, "good") as path:
@@ -92,7 +90,6 @@ def test_a_server_that_is_not_there(instance: Instance):
             client.process.kill()
 
 
-@pytest.mark.anywhere
 def test_a_stranger_on_the_socket_gets_nothing(instance: Instance):
     """A program other than the one that the registry names is refused as untrusted, and hears not one byte."""
     with listening(instance, "stranger") as path:

@@ -5,10 +5,12 @@ started whom, with which words, directory, terminal, uids, descriptors, and that
 ended. What Linux does not have is made of what it has:
 
 - An executable is an ELF file. On the Mac it is a signed Mach-O file of the same name in ``images``, one for each
-  version of the file, with the owner and mode of what stands in for it; shells and the like are signed as Apple's.
+  version of the file; files of equal bytes have one signature, whose identifier is the name under which the bytes were
+  first seen. Shells and the like are signed as Apple's, but do not lie where Apple's do.
 - A unique id is made of pid and start time, a pid version of that and of the addresses of the image.
 - A token is of who wrote last on a socket, of what was read from it (``record``), or of who connected.
-- Who forked a process is its parent of when it was first asked about.
+- Who forked a process is its parent of when it was first asked about; init starts nothing while this Mac runs, so who
+  is init's and younger than the Mac was adopted.
 """
 # ruff: noqa: PTH115, PTH116, PTH208 - as in the rooms under test
 
@@ -18,6 +20,8 @@ import _socket
 import contextlib
 import ctypes
 import errno
+import functools
+import hashlib
 import os
 import socket
 import stat
@@ -29,12 +33,15 @@ from pathlib import Path
 from typing import Any
 
 from attestd.kernel.darwin import abi
-from tests.fakes.libsystem import AD_HOC, PLATFORM_STATUS, Code, Mac, Proc, token_bytes
+from tests.fakes.libsystem import AD_HOC, PLATFORM_STATUS, Code, Mac, Proc, disconnected, token_bytes
 from tests.support import mach
 
 TICKS = os.sysconf("SC_CLK_TCK")
+PID_BITS = 22
 APPLES = frozenset({"bash", "dash", "sh", "zsh", "env", "login"})
 LOOK_S = 0.02
+FRESH_S = 0.001
+"""What is younger is not looked up again: one question to the daemon's room is several to this library."""
 _UCRED = struct.Struct("=iII")
 _SO_PEERCRED = 17
 _of_linux = _socket.socket.getsockopt
@@ -50,6 +57,8 @@ class Mirror(Mac):
         self._first: dict[int, tuple[int, int, int]] = {}
         self._seen: dict[int, tuple[int, int]] = {}
         self._lock = threading.RLock()
+        self._looked: dict[int, float] = {}
+        self._made = _ticks()
         self._boot_us = (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1000
         super().__init__(os.geteuid())
         self.processes[1].uids = (0, 0, 0)
@@ -59,29 +68,29 @@ class Mirror(Mac):
 
     def _find(self, pid: int, *, private: bool = False) -> Proc | None:
         with self._lock:
-            for each in {pid, os.getpid()}:
-                self._refresh(each)
+            self._refresh(pid)
+            if os.getpid() not in self.processes:
+                self._refresh(os.getpid())
             return super()._find(pid, private=private)
 
     def _refresh(self, pid: int) -> None:
-        if pid == 1:
+        now = time.monotonic()
+        if pid == 1 or now - self._looked.get(pid, 0.0) < FRESH_S:
             return
+        self._looked[pid] = now
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            status = dict(
-                line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
-            )
-        except (OSError, ValueError):
-            self.processes.pop(pid, None)
-            return
-        if status["Tgid"].strip() != str(pid):  # a thread
+            fields = _read(pid, "stat").rpartition(b")")[2].split()
+            status = _read(pid, "status")
+        except OSError:
+            status = b""
+        if _field(status, b"Tgid") != [b"%d" % pid]:  # gone, or a thread
             self.processes.pop(pid, None)
             return
         ppid = int(fields[1]) or 1
         unique = _unique(pid, fields)
         image = _link(f"/proc/{pid}/exe")
-        version = zlib.crc32(" ".join((str(unique), image, fields[25], fields[45])).encode()) & 0x7FFFFFFF
-        real, effective, saved = (int(word) for word in status["Uid"].split()[:3])
+        version = zlib.crc32(b"%d %s %s %s" % (unique, os.fsencode(image), fields[25], fields[45])) & 0x7FFFFFFF
+        real, effective, saved = (int(word) for word in _field(status, b"Uid")[:3])
         known = self.processes.get(pid)
         if known is None or known.unique_id != unique or known.version != version:
             mother, mothers_version = self._mother(unique, ppid)
@@ -93,9 +102,9 @@ class Mirror(Mac):
             )  # fmt: skip
             self.processes[pid] = known
         known.ppid, known.uids = ppid, (real, effective, saved)
-        known.zombie = fields[0] in "ZX"
+        known.zombie = fields[0] in b"ZX"
         known.tty, known.session = int(fields[4]), int(fields[3])
-        known.traced = status["TracerPid"].strip() != "0"
+        known.traced = _field(status, b"TracerPid") != [b"0"]
         known.cwd, known.root = _link(f"/proc/{pid}/cwd"), ""
 
     def _mother(self, unique: int, ppid: int) -> tuple[int, int]:
@@ -104,7 +113,9 @@ class Mirror(Mac):
             if ppid != 1 and ppid not in self.processes:
                 self._refresh(ppid)
             mother = self.processes.get(ppid)
-            self._first[unique] = (0, 0, 0) if mother is None else (mother.unique_id, mother.version, ppid)
+            adopted = ppid == 1 and unique >> PID_BITS > self._made
+            gone = mother is None or adopted
+            self._first[unique] = (0, 0, 0) if gone else (mother.unique_id, mother.version, ppid)
         return self._first[unique][:2]
 
     def _code(self, pid: int, image: str) -> Code:
@@ -166,10 +177,12 @@ class Mirror(Mac):
     def option(self, fd: int, option: int) -> bytes:
         """A socket option of level SOL_LOCAL. Raises OSError."""
         pid, uid = self.last_user(fd)
-        if option == abi.LOCAL_PEERPID:
-            return struct.pack("<i", pid)
         if option == abi.LOCAL_PEERCRED:
             return struct.pack("<IIh2x16I", 0, uid, 1, os.getegid(), *([0] * 15))
+        if disconnected(fd):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        if option == abi.LOCAL_PEERPID:
+            return struct.pack("<i", pid)
         with self._lock:
             found = self._find(pid)
             if found is None:
@@ -245,18 +258,40 @@ class Mirror(Mac):
 def stand_in(images: Path, executable: Path, name: str) -> Code:
     """The signed program of the Mac for an executable of this machine. Raises OSError."""
     found = executable.stat()
-    key = f"{found.st_dev:x}-{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"
-    path, content = images / key / name, key.encode().ljust(64, b"\0")
-    apple = name in APPLES and found.st_uid == 0
-    identity = f"com.apple.{name}" if apple else name
-    if not path.exists():
+    facts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    path = images / "-".join(f"{each:x}" for each in facts) / name
+    known = path.with_name(f"{name}.signed")
+    if not known.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(executable.read_bytes()).hexdigest()
+        apple = name in APPLES and found.st_uid == 0
+        identity = _once(images / digest, f"com.apple.{name}" if apple else name)
         made = path.with_name(f".{os.getpid()}-{threading.get_ident()}")
-        mach.write(made, identity, content)
+        mach.write(made, identity, digest.encode())
         made.rename(path)
-    cdhash = mach.cdhash(mach.directory(identity, content))
-    status, category = (PLATFORM_STATUS, 1) if apple else (AD_HOC, 10)
-    return Code(str(path), cdhash, status, identity, category=category)
+        _once(known, f"{digest} {identity}")
+    digest, identity = known.read_text().split(" ", 1)
+    status, category = (PLATFORM_STATUS, 1) if identity.startswith("com.apple.") else (AD_HOC, 10)
+    return Code(str(path), _cdhash(identity, digest), status, identity, category=category)
+
+
+@functools.cache
+def _cdhash(identity: str, digest: str) -> bytes:
+    return mach.cdhash(mach.directory(identity, digest.encode()))
+
+
+def _once(path: Path, text: str) -> str:
+    """What the file says, which is ``text`` if there was none."""
+    made = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
+    made.write_text(text)
+    with contextlib.suppress(FileExistsError):
+        os.link(made, path)
+    made.unlink()
+    return path.read_text()
+
+
+def _ticks() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * TICKS // 1_000_000_000
 
 
 def path_of(fd: int) -> bytes:
@@ -264,8 +299,20 @@ def path_of(fd: int) -> bytes:
     return os.fsencode(_link(f"/proc/self/fd/{fd}"))
 
 
-def _unique(pid: int, fields: list[str]) -> int:
-    return int(fields[19]) << 22 | pid
+def _unique(pid: int, fields: list[bytes]) -> int:
+    return int(fields[19]) << PID_BITS | pid
+
+
+def _field(status: bytes, name: bytes) -> list[bytes]:
+    return status.partition(b"\n%s:" % name)[2].partition(b"\n")[0].split()
+
+
+def _read(pid: int, name: str) -> bytes:
+    fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 1 << 16), b""))
+    finally:
+        os.close(fd)
 
 
 def _link(path: str) -> str:
@@ -277,7 +324,7 @@ def _link(path: str) -> str:
 
 def _words(pid: int, name: str) -> tuple[str, ...]:
     try:
-        raw = Path(f"/proc/{pid}/{name}").read_bytes()
+        raw = _read(pid, name)
     except OSError:
         return ()
     return tuple(os.fsdecode(word) for word in raw.split(b"\0")[:-1])

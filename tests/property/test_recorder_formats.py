@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from attestd.kernel.linux.recorder.failures import FormatError
 from attestd.kernel.linux.recorder.load import committed_object
 from attestd.kernel.linux.recorder.object import parse
 from attestd.kernel.linux.recorder.words import decode
+
+pytestmark = pytest.mark.linux("the recorder")
 
 GENUINE = committed_object()
 SECTIONS = elf.parse(GENUINE)

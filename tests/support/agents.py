@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.support.instance import SCRIPTS, Instance
+from tests.support.instance import Instance
 from tests.support.wire_attacks import until
 
 AGENT = '''\
@@ -69,9 +69,9 @@ os.rename(sys.argv[1] + ".new", sys.argv[1])
 Way = Callable[[Instance, Sequence[str]], tuple[int, str]]
 
 
-def attestctl(*words: str) -> list[str]:
+def attestctl(instance: Instance, *words: str) -> list[str]:
     """The real one."""
-    return [str(SCRIPTS / "attestctl"), *words]
+    return [str(instance.scripts / "attestctl"), *words]
 
 
 def agent(instance: Instance, *command: str, script: str = AGENT, name: str = "agent.py") -> tuple[int, str]:

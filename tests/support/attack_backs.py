@@ -19,6 +19,7 @@ from tests.support.npm import install, node, program
 
 HERE = Path(__file__).parents[1] / "attacks"
 BACKS = ("python-stdio", "python-http", "ts1-stdio", "ts1-http", "ts1-sse", "ts2-stdio", "ts2-http")
+STREAMS = tuple(each for each in BACKS if each.endswith("-stdio"))
 WAIT_S = 60.0
 
 

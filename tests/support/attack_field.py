@@ -16,20 +16,15 @@ import msgspec
 
 from attestd.audit.model import Record
 from attestd.audit.query import Filters, query
-from attestd.control.client import ControlClient
-from attestd.control.messages import Approve, ListPending, Terms
-from tests.support.attack_backs import Back, backs
+from tests.support import machine
+from tests.support.attack_backs import BACKS, STREAMS, Back, backs
 from tests.support.attack_channels import Channel, Http, Lines, Sse
 from tests.support.attack_variants import MESSAGE_BYTES
-from tests.support.http_client import Caller, calling, free_port
+from tests.support.http_client import Caller, calling, loopback_port
 from tests.support.instance import Instance, running
 
-GRANTED = Terms(
-    tools=("echo", "remember", "recall", "slow"),
-    resources=("notes://one",),
-    prompts=("hello",),
-    lifetime="standing",
-)
+TOOLS = ("echo", "remember", "recall", "slow")
+GRANTED = (*(word for name in TOOLS for word in ("--tool", name)), "--resource", "notes://one", "--prompt", "hello")
 CLIENTS = ("client", "other", "stranger")
 
 
@@ -99,20 +94,20 @@ class Field:
         return [row.record for row in takewhile(lambda row: row.record.seq > after, rows)]
 
     def approve_all(self) -> None:
-        """Whatever waits: as ``attestctl`` does, but one program for all of it."""
-        control = ControlClient(socket=self.instance.control)
-        for entry in control.all(ListPending()):
-            launchers = tuple(each.program or "unreadable" for each in entry.caller.launchers)
-            control.one(Approve(pending=entry.code, terms=msgspec.structs.replace(GRANTED, launched_by=launchers)))
+        """Whatever waits."""
+        for entry in self.instance.pending():
+            self.instance.approve(entry["code"], *GRANTED)
 
 
 @contextlib.contextmanager
 def field(root: Path, names: Sequence[str] = ()) -> Iterator[Field]:
-    """A started one, with these servers or all. Raises MissingError."""
-    port = free_port()
+    """A started one, with these servers or all that attestd serves here. Raises MissingError."""
+    port = loopback_port()
     limits = {"message_bytes": MESSAGE_BYTES, "refusals_per_minute": 100_000}
     with contextlib.ExitStack() as stack:
-        found = stack.enter_context(backs(root, names))
+        found = stack.enter_context(
+            backs(root, names or [each for each in BACKS if machine.chosen == "linux" or each in STREAMS])
+        )
         instance = stack.enter_context(running(root, listen={"port": port}, limits=limits))
         for back in found.values():
             if back.command:

@@ -1,5 +1,5 @@
-"""A daemon inside the test: real directories, store, log, policy and sockets; a kernel of one process and a launcher that
-starts nothing."""
+"""A daemon inside the test: real directories, store, log, policy and sockets; a launcher that starts nothing; a kernel of
+one process, or on macOS its room on a Mac in memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from attestd.evidence.sealing import Sealer
 from attestd.grants.approve import Options
 from tests.fakes.kernel import OneProcess
 from tests.fakes.launcher import FakeLauncher
+from tests.support import machine
 from tests.support.evidence import evidence_of, python_client, shell, terminal
 from tests.support.macs import MacKernel
 from tests.support.streams import Far
@@ -56,13 +57,10 @@ class Inside:
         root: Path,
         *servers: str,
         settings: str = "",
-        on: str = "one process",
         sealer: Sealer | None = None,
         system: bool = False,
     ) -> None:
-        """``system``: a system installation without servers, whose configuration is root's: for root.
-
-        ``on``: a kernel of one process, or ``darwin``: macOS's room on a Mac in memory."""
+        """``system``: a system installation without servers, whose configuration is root's: for root."""
         self.sealer = sealer
         self.paths = paths_below(root, system=system)
         self.paths.servers.mkdir(parents=True)
@@ -70,7 +68,7 @@ class Inside:
         for text in servers or (() if system else (server_text(),)):
             name = text.split('name = "')[1].split('"')[0]
             (self.paths.servers / f"{name}.toml").write_text(text, encoding="utf-8")
-        self.kernel = MacKernel() if on == "darwin" else OneProcess(caller_evidence())
+        self.kernel = MacKernel() if machine.chosen == "darwin" else OneProcess(caller_evidence())
         self.launcher = FakeLauncher()
         self.clients: list[Far] = []
         self.daemon = self.start()

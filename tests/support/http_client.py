@@ -18,6 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support import machine
 from tests.support.instance import Instance, running
 
 PIPES = '''\
@@ -94,6 +97,16 @@ ADOPTED = 9
 """The socket of a program that was executed by ``LAUNDER``."""
 
 
+ON_TCP = pytest.mark.linux("TCP peers")
+PLACES = [pytest.param("tcp", marks=ON_TCP), "unix"]
+"""Where a daemon serves HTTP."""
+
+
+def loopback_port() -> int:
+    """A free one for a daemon; 0 where none is served."""
+    return free_port() if machine.chosen == "linux" else 0
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -140,6 +153,7 @@ class Caller:
         self.host = "localhost" if isinstance(place, str) else f"127.0.0.1:{place[1]}"
         self.received: dict[str, bytearray] = {}
         self.ended: set[str] = set()
+        self._unread = bytearray()
         self.session = ""
         self._next = 0
 
@@ -258,12 +272,15 @@ class Caller:
         import select
 
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError(f"nothing came; have {self.received!r}")
-        line = self.process.stdout.readline()
-        assert line, "the client process ended"
-        name, data = json.loads(line)
+        while (end := self._unread.find(b"\n")) < 0:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError(f"nothing came; have {self.received!r}")
+            some = os.read(self.process.stdout.fileno(), 1 << 20)
+            assert some, "the client process ended"
+            self._unread += some
+        name, data = json.loads(self._unread[:end])
+        del self._unread[: end + 1]
         raw = base64.b64decode(data)
         if raw:
             self.received.setdefault(name, bytearray()).extend(raw)
@@ -371,7 +388,7 @@ def admit(instance: Instance, place: Any, *words: str, server: str = "echo", mar
 
 
 class Booth:
-    """A daemon with a loopback port, and two granted programs: the client, and the one with the mark ``other``."""
+    """A daemon with a loopback port where one is served, and two granted programs: the client, and the one with the mark ``other``."""
 
     def __init__(self, instance: Instance, port: int) -> None:
         self.instance = instance
@@ -408,13 +425,13 @@ class Booth:
 @contextlib.contextmanager
 def booth(root: Path, *, recorder: str | None = None) -> Iterator[Booth]:
     """A started one."""
-    port = free_port()
+    port = loopback_port()
     limits = {"refusals_per_minute": 100_000}  # each refusal is a record of its own
     with running(root, recorder=recorder, listen={"port": port}, limits=limits) as instance:
         made = Booth(instance, port)
         for mark in ("", "other"):
-            admit(instance, made.at("tcp"), "--all-tools", mark=mark)
-        with calling(instance, made.at("tcp")) as caller:
+            admit(instance, made.at("unix"), "--all-tools", mark=mark)
+        with calling(instance, made.at("unix")) as caller:
             caller.initialize()
             assert caller.call(mark="first").status == 200  # the launcher lives on from the first call
         yield made

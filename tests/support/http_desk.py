@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.instance import SCRIPTS, Instance
+from tests.support.instance import Instance
 
 SUPPORT = Path(__file__).parent
 EVERY = ("--all-tools", "--resource", "*", "--prompt", "*")
@@ -86,7 +86,7 @@ class HttpDesk:
 
     def run(self, kind: str, mode: str, server: str, *steps: Any) -> list[Any]:
         """What each step said."""
-        words = [sys.executable, str(self.client), kind, mode, str(SCRIPTS / "attestd-connect")]
+        words = [sys.executable, str(self.client), kind, mode, str(self.instance.scripts / "attestd-connect")]
         words += [str(self.instance.socket(server)), server, *map(json.dumps, steps)]
         environment = {**self.instance.environment, "FASTMCP_CHECK_FOR_UPDATES": "off"}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support import machine
 
 SCRIPTS = Path(sys.executable).parent
 START_S = 120.0
@@ -110,6 +112,8 @@ class Instance:
         """Where the programs are."""
         self.pass_fds: tuple[int, ...] = ()
         """What the daemon inherits."""
+        self.daemons_own: dict[str, str] = {}
+        """Variables of the daemon alone."""
         self.environment = {
             "PATH": f"{SCRIPTS}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "LANG": "C.UTF-8",
@@ -181,7 +185,7 @@ class Instance:
         events = "--process-events" if self.process_events else "--no-process-events"
         self.process = subprocess.Popen(
             [str(self.scripts / "attestd"), "run", "--user", "--recorder", self.recorder, events],
-            env=self.environment,
+            env=self.environment | self.daemons_own,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -399,13 +403,13 @@ def approver_digest() -> str:
     return _APPROVER[0]
 
 
-def of_linux(root: Path) -> Instance:
-    """An instance on this machine as it is, which this process may approve for."""
-    return Instance(root, approvers=[approver_digest()])
+def on_the_machine(root: Path) -> Instance:
+    """An instance on the machine of this run, which this process may approve for."""
+    if machine.chosen == "linux":
+        return Instance(root, approvers=[approver_digest()])
+    from tests.support.mac_instance import MacInstance
 
-
-MACHINES: list[Callable[[Path], Instance]] = [of_linux]
-"""What makes instances; the last one is in use (the fixture ``where`` of tests/conftest.py)."""
+    return MacInstance(root)
 
 
 @contextlib.contextmanager
@@ -417,7 +421,7 @@ def running(
     **settings: Mapping[str, Any],
 ) -> Iterator[Instance]:
     """A started instance with echo servers of these names (default: one called echo)."""
-    instance = MACHINES[-1](root)
+    instance = on_the_machine(root)
     instance.recorder = recorder or instance.recorder
     instance.process_events = process_events
     for table, values in settings.items():

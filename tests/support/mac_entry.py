@@ -26,7 +26,7 @@ from tests.fakes.libsystem import F_GETPATH
 from tests.fakes.mirror import Mirror
 
 LIBRARY = "/usr/lib/libSystem.B.dylib"
-_CTL = ("subprocess", "click", "msgspec", "rich.console", "rich.progress", "rich.tree", "rich.table")
+_CTL = ("subprocess", "click", "msgspec")
 OTHERS = {
     "attestd": (*_CTL, "asyncio", "ssl", "cedarpy", "cryptography", "httptools", "sqlite3", "uvloop"),
     "attestctl": _CTL,

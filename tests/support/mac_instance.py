@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fakes.mirror import stand_in
-from tests.support.instance import SETTLE_S, Instance
+from tests.support.instance import SCRIPTS, SETTLE_S, Instance
 from tests.support.repository import ROOT
 
 ENTRY = """\
@@ -56,6 +56,9 @@ class MacInstance(Instance):
             )
             (self.scripts / program).write_text(text)
             (self.scripts / program).chmod(0o755)
+        (self.scripts / "mcp-server-time").symlink_to(
+            SCRIPTS / "mcp-server-time"
+        )  # attestd demo finds it beside itself
         self._approver = self.scripts / "approver.py"
         self._approver.write_text(APPROVER)
         self.pass_fds = tuple(fd for fds in (activated or {}).values() for fd in fds)

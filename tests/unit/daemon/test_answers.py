@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,7 +67,7 @@ async def test_doctor_has_a_line_for_everything(answers: Answers):
 
 async def test_inspect_collects_anew(inside: Inside, answers: Answers):
     """Without a pid the asker itself; a process of another user does not exist for a user, nor one that is gone."""
-    found = await answers.inspect(ROOT, m.Inspect())
+    found = await answers.inspect(control_caller(pid=os.getpid()), m.Inspect())
     assert found.identity.title
     assert found.chain[0].argv[0] == "python3"
     assert inside.kernel.open == 0
@@ -232,7 +233,7 @@ async def test_a_decision_is_explained_to_whom_it_concerns(inside: Inside, answe
 async def test_why_decides_without_doing(inside: Inside, answers: Answers):
     """Nothing is recorded, pended or used; more than one target is a usage error."""
     size = inside.daemon.audit.head().size
-    found = await answers.why(ROOT, m.Why(server="time", tool="x"))
+    found = await answers.why(control_caller(pid=os.getpid()), m.Why(server="time", tool="x"))
     assert (found.verdict, found.cause, found.decision) == ("deny", "no_grant", "")
     assert inside.daemon.audit.head().size == size
     assert inside.daemon.approvals.waiting(None) == ()

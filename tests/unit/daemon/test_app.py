@@ -26,9 +26,9 @@ from tests.support.daemons import ROOT, Inside, server_text
 from tests.support.waiting import until
 
 
-@pytest.fixture(name="inside", params=["one process", "darwin"])
-async def _inside(request: pytest.FixtureRequest, short_tmp: Path) -> AsyncIterator[Inside]:
-    inside = Inside(short_tmp, on=request.param)
+@pytest.fixture(name="inside")
+async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
+    inside = Inside(short_tmp)
     yield inside
     await inside.close()
 

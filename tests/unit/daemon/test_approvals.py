@@ -20,9 +20,9 @@ STANDING = Options(all_tools=True, lifetime="standing")
 SOMEBODY = Approver(uid=77, pid=1, display="somebody", how="clean-chain")
 
 
-@pytest.fixture(name="inside", params=["one process", "darwin"])
-async def _inside(request: pytest.FixtureRequest, short_tmp: Path) -> AsyncIterator[Inside]:
-    inside = Inside(short_tmp, on=request.param)
+@pytest.fixture(name="inside")
+async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
+    inside = Inside(short_tmp)
     yield inside
     await inside.close()
 

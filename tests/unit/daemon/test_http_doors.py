@@ -28,6 +28,8 @@ from attestd.kernel.linux.tcp.acceptors import LinuxAcceptors
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.pins import Pins
 
+pytestmark = pytest.mark.linux("TCP peers")
+
 ACCEPT = """
 import socket, sys
 s = socket.socket()

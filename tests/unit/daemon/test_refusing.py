@@ -22,6 +22,7 @@ async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
 
 async def test_the_first_are_recorded_and_the_others_counted_by_uid(inside: Inside):
     """Two singly, three as a number; another user's first one singly again."""
+    await inside.connect()
     refusals = inside.daemon.refusals
     peer = inside.kernel.evidence.peer
     for _ in range(5):
