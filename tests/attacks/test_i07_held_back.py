@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import machine
 from tests.support.attackers import until
 from tests.support.http_client import Booth, program, started
 
@@ -63,7 +64,8 @@ def test_a_call_of_an_earlier_image_in_a_connection_that_stayed(http: Booth):
         assert "result" in caller.call(mark="heldown").json
         ended = http.recorded("image_changed")
         (directory / "go").write_bytes(b".")
-        until(lambda: http.recorded("image_changed") > ended, "the refusal")
+        if machine.chosen == "linux":  # macOS tells of the exec itself, and the connection has ended with it
+            until(lambda: http.recorded("image_changed") > ended, "the refusal")
         assert "result" in caller.call(mark="heldlater").json
     assert {"heldown", "heldlater"} <= http.marks()
     assert "held" not in http.marks()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.attackers import Arena, attempt, python, until
-from tests.support.instance import SCRIPTS
 from tests.support.naive import marks, named
 
 pytestmark = pytest.mark.attack("I10")
@@ -97,6 +96,7 @@ def test_a_twin_writes(arena: Arena):
     arena.not_executed(mark)
 
 
+@pytest.mark.linux("the shim steps aside only there")
 def test_a_twin_that_has_the_kernel_name_nobody(arena: Arena):
     """The shim has stepped aside, and whoever holds a copy of its socket can turn the names off. Bytes without a name
     are nobody's then, and not the client's."""
@@ -113,7 +113,7 @@ def test_a_twin_that_has_the_kernel_name_nobody(arena: Arena):
     arena.naive.end()
     mark, go = arena.mark(), arena.root / "unnamed"
     os.mkfifo(go)
-    argv = python(unnamed, go, mark, SCRIPTS / "attestd-connect", "echo", "--", *silent)
+    argv = python(unnamed, go, mark, arena.instance.scripts / "attestd-connect", "echo", "--", *silent)
     with arena.since() as seen, arena.daemon_asleep(), arena.started(*argv) as client:
         arena.becomes(client.process.pid, arena.agent())
         arena.awake()
