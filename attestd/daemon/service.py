@@ -68,7 +68,6 @@ class Serving:
             platform.close()
             raise
         loop.set_exception_handler(self._bug_in_loop)
-        self._check = SelfCheck(self.daemon)
         try:
             self._control = self._made_control(listening)
             self._control.start()
@@ -95,16 +94,16 @@ class Serving:
         """Tell the service manager that calls are served, and from now on that they still are."""
         self._notifier.ready(f"serving {len(self.daemon.fronts)} servers")
         if self._notifier.watchdog_s:
-            self._ping()
+            self._ping(SelfCheck(self.daemon))
 
-    def _ping(self) -> None:
+    def _ping(self, check: SelfCheck) -> None:
         """One sign of life, if the decision path deserves it; without one the manager ends us and starts anew.
 
         Who decides wrongly is ended at once. Who cannot decide refuses, and may find its way back before the next sign.
         """
-        self._watchdog = self._loop.call_later(self._notifier.watchdog_s / PINGS, self._ping)
+        self._watchdog = self._loop.call_later(self._notifier.watchdog_s / PINGS, self._ping, check)
         try:
-            state = self._check.run()
+            state = check.run()
         except SelfCheckError as error:
             LOG.critical("self-check failed: %s", error.message)
             self.daemon.trouble(f"self-check failed: {error.message}")

@@ -21,8 +21,8 @@ VARIANT = "minbase"
 BASE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "procps")
 """With an init system; ``procps`` is what an administrator types."""
 FETCHED = ("python3", "polkitd", "pipx", "tmux")
-"""Downloaded with all that they need, for apt to install them: the first two with the package, the others for one
-user.s own."""
+"""Downloaded with all that they need, for apt to install them: the first two with the package, the others for what one
+user installs alone."""
 KERNEL = ("linux-image-cloud", "busybox-static")
 """For the virtual machines of ``virtual``: a kernel for machines like them, of this architecture, and what mounts their
 disk. Downloaded only; nothing of the system under test uses them."""
