@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Protocol
 
 from attestd.enforcement import writers as unix
-from attestd.enforcement.listener import queued_bytes
 from attestd.evidence.model import InputHolders
 
 READ_BYTES = 1 << 16
@@ -95,7 +94,7 @@ if sys.platform == "linux":
             self._output = _as_socket(self._write_fd)
             if self._input is not None:
                 unix.name_writers(self._input)
-                self._nameless = queued_bytes(self._input)
+                self._nameless = unix.queued_bytes(self._input)
             self._in = _watched(self._read_fd, select.EPOLLIN)
             self._out = _watched(self._write_fd, select.EPOLLOUT)
             self.in_fd = self._in.fileno()

@@ -162,6 +162,9 @@ class HttpFront:
         if request.method not in _ALLOWED[endpoint]:
             exchange.refuse(405, f"this path does not serve {request.method}", {"Allow": _ALLOWED[endpoint]})
             return
+        if self._outdated(caller, server):
+            exchange.abort()
+            return
         if request.method != "POST" and request.body:
             raise HttpRefusal(400, f"cannot accept the request: {request.method} with a body")
         if endpoint == "sse":
@@ -187,8 +190,6 @@ class HttpFront:
             self._unnamed(exchange, server, line, modern=modern)
         elif (session := self._find(server, name, caller)) is None:
             exchange.refuse(404, "there is no such session")
-        elif self._outdated(exchange, session, server):
-            exchange.abort()
         elif (version := request.header(VERSION)) is not None and revision_of(version) not in REVISIONS[:-1]:
             exchange.refuse(400, f"cannot accept protocol version {version[:32]!a}")
         else:
@@ -237,11 +238,7 @@ class HttpFront:
         kept = self._kept.get((server, *exchange.connection.caller.bound), ())
         session = next((each for each in kept if each.kind == "pool" and each.open), None)
         session = session or self._open(exchange, server, "pool", secrets.token_hex(8))
-        if session is None:
-            return
-        if self._outdated(exchange, session, server):
-            exchange.abort()
-        else:
+        if session is not None:
             session.modern = True
             address = f"{exchange.request.path}?proof={session.secret}"
             exchange.answer(307, (b"{}\n",), {"Location": address})
@@ -267,10 +264,7 @@ class HttpFront:
         for session in self._kept.get((server, *caller.bound), ()):
             fits = session.kind == "pool" and session.modern is modern and session.open
             if fits and (request_id is None or not session.has(request_id)):
-                if self._outdated(exchange, session, server):
-                    exchange.abort()
-                else:
-                    session.submit(exchange, line, request_id)
+                session.submit(exchange, line, request_id)
                 return
         opened = self._open(exchange, server, "pool", secrets.token_hex(8))
         if opened is not None:
@@ -288,8 +282,6 @@ class HttpFront:
         session = self._find(server, name, caller)
         if session is None or session.kind != "session":
             exchange.refuse(404, "there is no such session")
-        elif self._outdated(exchange, session, server):
-            exchange.abort()
         elif request.method == "DELETE":
             session.leave()
             exchange.answer(200, (b"{}\n",))
@@ -321,11 +313,11 @@ class HttpFront:
             return None
         return session
 
-    def _outdated(self, exchange: HttpExchange, session: HttpSession, server: str) -> bool:
+    def _outdated(self, caller: HttpCaller, server: str) -> bool:
         """Whether the process executed something since this connection was attested; recorded."""
-        caller = exchange.connection.caller
-        if session.watch is caller.watch:
-            return False  # which the session asks with every message
+        sessions = self._kept.get((server, *caller.bound), ())
+        if all(session.watch is caller.watch for session in sessions):
+            return False  # which every session asks with every message
         cause = caller.watch.verify(caller.peer.pid)
         if cause is None:
             return False

@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 import stat
-import struct
-import termios
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +22,7 @@ from pathlib import Path
 
 from attestd.appraisal.appraiser import Appraiser
 from attestd.enforcement.workers import TooSlowError, Workers
-from attestd.enforcement.writers import name_writers
+from attestd.enforcement.writers import name_writers, queued_bytes
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.evidence.protocol import Kernel
@@ -267,11 +264,6 @@ def tell(
 def _ours(error: OSError) -> Cause:
     """The refusal for a lack of our own: it says nothing about the caller."""
     return Cause.LIMIT_CONNECTIONS if error.errno in EXHAUSTED else Cause.INTERNAL
-
-
-def queued_bytes(connection: socket.socket) -> int:
-    """Bytes that wait to be read on a stream socket (FIONREAD)."""
-    return int(struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, b"\0" * 4))[0])
 
 
 def listen(path: Path) -> socket.socket:

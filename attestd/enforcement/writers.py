@@ -1,4 +1,4 @@
-"""Who wrote what is read from a Unix socket, as far as this kernel tells.
+"""Who wrote what is read from a Unix socket, as far as this kernel tells, and how much waits there.
 
 Linux names the writer of every read, if SO_PASSCRED was set before the bytes were queued: on the listener, so that each
 accepted connection inherits it. No read mixes two writers, and descriptors that come along are dropped by the kernel
@@ -14,10 +14,12 @@ for descriptors, and they are closed here: whether that kernel drops what has no
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -96,6 +98,11 @@ else:
             return sock.getsockopt(SOL_LOCAL, LOCAL_PEERPID)
         except OSError:
             return 0
+
+
+def queued_bytes(connection: socket.socket) -> int:
+    """Bytes that wait to be read on a stream socket (FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, b"\0" * 4))[0])
 
 
 def writer(ancillary: Sequence[tuple[int, int, bytes]]) -> int:

@@ -39,14 +39,12 @@ def head(status: int, headers: dict[str, str], *, length: int | None, close: boo
 
 def json_head(status: int, chunks: Chunks, headers: dict[str, str], *, close: bool = False) -> bytes:
     """The head of an answer that is one JSON text."""
-    length = sum(map(len, chunks))
-    if status == 200 and not headers and not close:  # as most are
-        return _PLAIN % length
-    return head(status, {**_ANSWER, **headers}, length=length, close=close)
-
-
-_ANSWER: Final = {"Content-Type": JSON, "Cache-Control": "no-store"}
-_PLAIN: Final = head(200, _ANSWER, length=0).replace(b"Content-Length: 0", b"Content-Length: %d")
+    return head(
+        status,
+        {"Content-Type": JSON, "Cache-Control": "no-store", **headers},
+        length=sum(map(len, chunks)),
+        close=close,
+    )
 
 
 def events_head(headers: dict[str, str]) -> bytes:

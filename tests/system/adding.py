@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import ATTACKER, CONFIG, PASSWORD, agent, cause_of, grant, records
+from tests.system.stage import ATTACKER, PASSWORD, agent, cause_of, configured, grant, records
 from tests.system.terminal import Terminal
 from tests.system.users import holding, logged_in
 
@@ -32,7 +32,7 @@ def check(machine: Machine, report: Report) -> None:
     with report.check("a user registers no server of his own where the administrator does not let users: exit code 4"):
         _refused(machine, "alice", ADD, 4, "this attestd does not let users add servers")
         expect(_gone(machine, "alice"), "it is served")
-    with _served(machine), _configured(machine, ALLOWED):
+    with _served(machine), configured(machine, ALLOWED):
         _own(machine, report)
         _elsewhere(machine, report)
         _others(machine, report)
@@ -122,7 +122,7 @@ def _taken_back(machine: Machine, report: Report) -> None:
     kept = machine.path(f"/var/lib/attestd/servers/{uid}/notes.toml")
     with report.check("the administrator takes it back: sessions end, the server is gone, what was registered is kept"):
         with holding(machine, "alice", "notes") as client:
-            with _configured(machine, ""):
+            with configured(machine, "", instead_of=ALLOWED):
                 ended = _called(client)
                 expect(not ended["ok"], f"the session goes on: {ended}")
                 told = records(machine, "--server", f"notes@{uid}", "--cause", "shutting_down")
@@ -148,19 +148,6 @@ def _served(machine: Machine) -> Iterator[None]:
         yield
     finally:
         machine.systemctl("stop", *(f"{unit}.service" for unit in units))
-
-
-@contextlib.contextmanager
-def _configured(machine: Machine, more: str) -> Iterator[None]:
-    """With these lines after the configuration that is installed; the one before is back at the end."""
-    before = machine.path(CONFIG).read_text()
-    machine.path(CONFIG).write_text(before.replace(ALLOWED, "") + more)
-    try:
-        machine.systemctl("reload", "attestd.service")
-        yield
-    finally:
-        machine.path(CONFIG).write_text(before)
-        machine.systemctl("reload", "attestd.service")
 
 
 def _typed(machine: Machine, user: str, words: str) -> None:

@@ -7,14 +7,12 @@ grows with use and stays is compared between an early point and the end: descrip
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
-from collections.abc import Iterator
 
 from tests.system.machine import Machine
 from tests.system.report import Report, expect, until
-from tests.system.stage import CONFIG, CTL, TERMS, Seen, agent, code_of, inside_pids
+from tests.system.stage import CTL, TERMS, Seen, agent, code_of, configured, inside_pids
 
 WARM = 0.2
 """Part of the run after which the first point is taken: caches and pools are full by then."""
@@ -28,7 +26,7 @@ bounded, and looks for those that have ended when others come (``kernel/linux/ta
 EACH = 5
 """Sessions of one client process: every fifth is the first of a process that nobody has seen."""
 AT_ONCE = 2
-LIMITS = "[limits]\nconnections_per_minute = 1000000\n"
+LIMITS = "\n[limits]\nconnections_per_minute = 1000000\n"
 """The soak is one user, who may have 600 in a minute otherwise."""
 SERVICES = ("attestd.service", "attestd-launcher.service")
 
@@ -40,7 +38,7 @@ def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
     with report.check(
         f"{sessions} sessions and {sessions * each} calls: no growth of descriptors, memory or processes, nothing lost"
     ) as figures:
-        with _unlimited(machine):
+        with configured(machine, LIMITS):
             _grant(machine)
             _run(machine, FRESH, each)
             before = _recorded(machine)
@@ -58,18 +56,6 @@ def check(machine: Machine, report: Report, sessions: int, calls: int) -> None:
         expect(recorded == sessions * each, f"{sessions * each} calls were served, {recorded} are on record")
         verified = machine.run(*CTL, "audit", "verify", "--json", seconds=1800)
         expect('"ok":true' in verified.stdout.replace(" ", ""), verified.stdout[-300:])
-
-
-@contextlib.contextmanager
-def _unlimited(machine: Machine) -> Iterator[None]:
-    before = machine.path(CONFIG).read_text()
-    machine.path(CONFIG).write_text(f"{before}\n{LIMITS}")
-    try:
-        machine.systemctl("reload", "attestd.service")
-        yield
-    finally:
-        machine.path(CONFIG).write_text(before)
-        machine.systemctl("reload", "attestd.service")
 
 
 def _soaked(machine: Machine, sessions: int, each: int) -> Seen:

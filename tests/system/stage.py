@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.repository import ROOT
@@ -182,3 +184,16 @@ def inside_pids(machine: Machine, unit: str) -> list[int]:
     every = f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +"
     listed = machine.run("sh", "-c", every, check=False).stdout
     return [int(pid) for pid in listed.split()]
+
+
+@contextlib.contextmanager
+def configured(machine: Machine, lines: str, *, instead_of: str = "") -> Iterator[None]:
+    """With these lines at the end of the configuration, or for others there; the one before is back at the end."""
+    before = machine.path(CONFIG).read_text()
+    machine.path(CONFIG).write_text(before.removesuffix(instead_of) + lines)
+    try:
+        machine.systemctl("reload", "attestd.service")
+        yield
+    finally:
+        machine.path(CONFIG).write_text(before)
+        machine.systemctl("reload", "attestd.service")

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from attestd.appraisal.appraiser import Appraiser
-from attestd.enforcement.listener import Admission, Listener, listen, queued_bytes
+from attestd.enforcement.listener import Admission, Listener, listen
 from attestd.enforcement.workers import Workers
+from attestd.enforcement.writers import queued_bytes
 from attestd.errors import Cause, ConfigurationError, EvidenceError
 from attestd.evidence.model import Peer
 from attestd.mediation import Attested

@@ -17,15 +17,21 @@ from tests.support.macs import Scene
 
 
 @contextlib.contextmanager
-def watching(scene: Scene, process: Proc) -> Iterator[tuple[DarwinWatch, socket.socket]]:
-    """A watch on a connected process, pinned to its parent, and our end of the connection."""
+def connected(scene: Scene, process: Proc) -> Iterator[tuple[DarwinWatch, socket.socket, socket.socket]]:
+    """A watch on a connected process, our end of the connection, and the other one."""
     ours, theirs = scene.mac.connect(process.pid)
     chain, _ = walk(scene.system, scene.files, process.pid)
     watch = DarwinWatch(scene.system, chain, ours.fileno())
-    watch.pin_accountable(1)
-    with ours, theirs:
+    with contextlib.closing(watch), ours, theirs:
+        yield watch, ours, theirs
+
+
+@contextlib.contextmanager
+def watching(scene: Scene, process: Proc) -> Iterator[tuple[DarwinWatch, socket.socket]]:
+    """The watch pinned to the parent of its process, and our end."""
+    with connected(scene, process) as (watch, ours, _):
+        watch.pin_accountable(1)
         yield watch, ours
-    watch.close()
 
 
 @pytest.fixture(name="shim")
@@ -54,10 +60,7 @@ def test_a_socket_that_another_process_used(scene: Scene, shim: Proc):
 
 def test_a_connection_that_has_ended(scene: Scene, shim: Proc):
     """A socket without another end has no token: the peer is gone, unless what began there was to go on elsewhere."""
-    ours, theirs = scene.mac.connect(shim.pid)
-    chain, _ = walk(scene.system, scene.files, shim.pid)
-    watch = DarwinWatch(scene.system, chain, ours.fileno())
-    with contextlib.closing(watch), ours:
+    with connected(scene, shim) as (watch, _, theirs):
         theirs.close()
         assert watch.verify(shim.pid) is Cause.PEER_GONE
         watch.leave_connection()
@@ -69,10 +72,7 @@ def test_a_connection_that_has_ended(scene: Scene, shim: Proc):
 
 def test_a_connection_that_we_end(scene: Scene, shim: Proc):
     """Nothing of it is kept, so the other end reads its end."""
-    ours, theirs = scene.mac.connect(shim.pid)
-    chain, _ = walk(scene.system, scene.files, shim.pid)
-    watch = DarwinWatch(scene.system, chain, ours.fileno())
-    with contextlib.closing(watch), theirs:
+    with connected(scene, shim) as (watch, ours, theirs):
         ours.close()
         watch.leave_connection()
         assert theirs.recv(1) == b""
