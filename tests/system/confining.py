@@ -139,4 +139,4 @@ def _called(machine: Machine) -> list[Seen]:
 def _cgroups(machine: Machine) -> str:
     """Of the launcher's servers, those that are left."""
     group = machine.shown("attestd-launcher.service", "ControlGroup")
-    return machine.out("find", f"/sys/fs/cgroup{group}", "-mindepth", "1", "-name", "server-*")
+    return machine.out("find", f"/sys/fs/cgroup{group}", "-ignore_readdir_race", "-mindepth", "1", "-name", "server-*")

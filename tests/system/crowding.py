@@ -99,4 +99,4 @@ def _refused(machine: Machine, uid: int) -> int:
 
 def _size(machine: Machine) -> int:
     """Bytes of the log."""
-    return int(machine.out("du", "--summarize", "--bytes", "/var/lib/attestd/audit").split()[0])
+    return int(machine.walked("du", "--summarize", "--bytes", "/var/lib/attestd/audit").split()[0])

@@ -61,7 +61,7 @@ def _activated(machine: Machine, report: Report) -> None:
         seen = _once(machine, "alice")
         expect(cause_of(seen) == "no_grant", f"got {seen}")
         expect(machine.main_pid() != 0, "the service does not run")
-        held = machine.out("ls", "-l", "/proc/1/fd")
+        held = machine.walked("ls", "-l", "/proc/1/fd")
         inodes = _listening(machine)
         expect(len(inodes) == 2, f"{len(inodes)} sockets listen, expected one for each loopback address")
         expect(all(f"socket:[{each}]" in held for each in inodes), "the manager does not hold the port")

@@ -168,7 +168,7 @@ def _full(machine: Machine, report: Report) -> None:
         machine.systemctl("stop", "attestd.service")
         kept = machine.path("/root/state")
         machine.run("cp", "--archive", STATE, "/root/state")
-        room = int(machine.out("du", "--summarize", "--block-size=1K", STATE).split()[0]) + ROOM_KIB
+        room = int(machine.walked("du", "--summarize", "--block-size=1K", STATE).split()[0]) + ROOM_KIB
         small = ("mount", "-t", "tmpfs", "-o", f"size={room}k,mode=700", "small", STATE)
         subprocess.run(machine.enter(*small), check=True)
         try:

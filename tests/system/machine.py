@@ -94,6 +94,10 @@ class Machine:
         """Standard output of a command that must succeed."""
         return self.run(*words, user=user, seconds=seconds).stdout.strip()
 
+    def walked(self, *words: str) -> str:
+        """Standard output of a command that walks what lives, and says by its status what vanished under it."""
+        return self.run(*words, check=False).stdout.strip()
+
     def json(self, *words: str, user: str = "root") -> list[dict[str, object]]:
         """What a command prints as one JSON object on each line, or as one."""
         text = self.out(*words, user=user)

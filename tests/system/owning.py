@@ -56,7 +56,15 @@ def check(machine: Machine, report: Report) -> None:
             units = _systemctl(machine, uid, *listed, "--no-legend", "attestd*", check=False)
             expect(units == "", f"units are left: {units}")
         left = machine.out(
-            "find", f"/home/{USER}/.local/bin", f"/run/user/{uid}", "-name", "*attest*", "-not", "-type", "d"
+            "find",
+            f"/home/{USER}/.local/bin",
+            f"/run/user/{uid}",
+            "-ignore_readdir_race",
+            "-name",
+            "*attest*",
+            "-not",
+            "-type",
+            "d",
         )
         expect(left == "", f"left: {left}")
         expect(machine.path(f"/home/{USER}/.local/state/attestd/grants.db").exists(), "the grants are gone")

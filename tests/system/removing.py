@@ -42,7 +42,9 @@ def removed(machine: Machine, report: Report, deb: Path) -> None:
         _still_granted(machine)
     with report.check("a purge leaves nothing"):
         apt(machine, "purge")
-        found = machine.out("find", *PLACES, "-xdev", "-iname", "*attest*", "-not", "-path", "/run/systemd/*")
+        found = machine.out(
+            "find", *PLACES, "-ignore_readdir_race", "-xdev", "-iname", "*attest*", "-not", "-path", "/run/systemd/*"
+        )
         expect(found == "", f"left: {found}")
         for table in ("passwd", "group"):
             expect(machine.run("getent", table, "attestd", check=False).stdout == "", f"an entry in {table} is left")

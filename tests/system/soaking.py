@@ -85,7 +85,7 @@ def _state(machine: Machine) -> dict[str, int]:
     status = machine.out("cat", f"/proc/{pid}/status")
     found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
     return {
-        "descriptors": len(machine.out("ls", f"/proc/{pid}/fd").split()),
+        "descriptors": len(machine.walked("ls", f"/proc/{pid}/fd").split()),
         "processes": sum(len(inside_pids(machine, unit)) for unit in SERVICES),
         "resident KiB": int(found[1]) if found else 0,
     }
