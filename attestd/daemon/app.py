@@ -222,7 +222,7 @@ class Daemon:
         silent = FirstBytes(self.loop)
         front = Front(settings=server, owner=owner, listener=listener, path=path, bindings=Bindings(), silent=silent)
         if server.shared:
-            limits = self.settings.limits.wire()
+            limits = self.settings.limits.wire
             front.shared = SharedServer(self.loop, partial(self.links.below_shared, front), limits, __version__)
         self.fronts[server.name] = front
         return front
@@ -324,7 +324,7 @@ class Daemon:
             session=opened.session,
             watch=attested.watch,
             peer_pid=peer.pid,
-            limits=self.settings.limits.wire(),
+            limits=self.settings.limits.wire,
             open_link=partial(self.links.open, front),
             ended=self._connection_ended,
             take=partial(taken, attested),

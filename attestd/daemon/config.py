@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -23,7 +24,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 OrNone = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """``[limits]``: every limit carries its unit."""
 
     message_bytes: Positive = 16 * 1024 * 1024
@@ -47,6 +48,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     attest_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """How long collecting evidence may take: a file system that does not answer ends in a refusal."""
 
+    @cached_property
     def wire(self) -> Limits:
         """The part that one session needs."""
         return Limits(

@@ -38,7 +38,7 @@ class HttpFronts:
         self._annotations: dict[tuple[str, int], dict[str, Annotations]] = {}
         self.front = HttpFront(
             loop=daemon.loop,
-            limits=lambda: daemon.settings.limits.wire(),  # noqa: PLW0108 - settings are replaced by a reload
+            limits=lambda: daemon.settings.limits.wire,
             origins=lambda: daemon.settings.listen.origins,
             annotations=lambda server, uid, tool: self._annotations.get((server, uid), {}).get(str(tool), {}),
             sessions_per_uid=lambda: daemon.settings.limits.connections_per_uid,

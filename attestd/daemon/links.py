@@ -53,7 +53,7 @@ class Links:
                 opened = front.shared.attach
             if front.settings.bridge == "never":
                 return await opened(connection)
-            limits, eras, shared = self._daemon.settings.limits.wire(), front.eras[caller.result.uid], False
+            limits, eras, shared = self._daemon.settings.limits.wire, front.eras[caller.result.uid], False
             if front.shared is not None:
                 eras, shared = shared_eras(), True
             always = front.settings.bridge == "always"
@@ -73,11 +73,11 @@ class Links:
         if front.settings.bridge == "never":
             return await opened(owner)
         return await bridged(
-            self._daemon.loop, owner, front.eras[SHARED], self._daemon.settings.limits.wire(), lambda _: False, opened
+            self._daemon.loop, owner, front.eras[SHARED], self._daemon.settings.limits.wire, lambda _: False, opened
         )
 
     async def _open_stream(self, server: ServerSettings, client: int | None, owner: LinkOwner) -> Link:
         if server.transport in ("http", "sse"):
-            return await self._daemon.http_backs.open(server, owner, self._daemon.settings.limits.wire())
+            return await self._daemon.http_backs.open(server, owner, self._daemon.settings.limits.wire)
         back = await self._daemon.backs.open(server, client)
-        return StreamLink(self._daemon.loop, back, owner, self._daemon.settings.limits.wire())
+        return StreamLink(self._daemon.loop, back, owner, self._daemon.settings.limits.wire)

@@ -73,7 +73,7 @@ def open_session(daemon: Daemon, front: Front, peer: Peer, attested: Attested, *
         proof=proof,
         bindings=front.bindings,
         owner=(result.uid, result.program, result.chain),
-        limits=daemon.settings.limits.wire(),
+        limits=daemon.settings.limits.wire,
         shared=settings.shared,
         learn=partial(daemon.learn, settings.name, result.uid),
     )

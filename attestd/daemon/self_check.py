@@ -175,7 +175,7 @@ class SelfCheck:
         )
         mediator = Mediator(caller, _Unwritten(self._daemon.audit))
         name = f"check-{self._asked % _NAMES}"
-        limits = self._daemon.settings.limits.wire()
+        limits = self._daemon.settings.limits.wire
         return mediator.request(
             lambda: _parsed(name, limits),
             writer_pid=writer_pid or os.getpid(),

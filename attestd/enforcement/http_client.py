@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from attestd.enforcement.http_wire import Answer, Headers, HttpConnection, HttpError, SilentError
+from attestd.enforcement.http_wire import Headers, HttpConnection, HttpError, SilentError
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
+from attestd.wire.http_upstream import AnswerHead
 from attestd.wire.urls import Url, UrlError, within_origin
 
 IDLE_S: Final = 2.0
@@ -47,7 +48,7 @@ class Door(Protocol):
 class Exchange:
     """One answer, and the connection that its content comes from."""
 
-    def __init__(self, answer: Answer, connection: HttpConnection, client: HttpClient) -> None:
+    def __init__(self, answer: AnswerHead, connection: HttpConnection, client: HttpClient) -> None:
         self.answer = answer
         self._connection = connection
         self._client = client
@@ -59,14 +60,12 @@ class Exchange:
 
     async def content(self, limit: int) -> bytes:
         """The rest of the content. Raises HttpError, also if it is above ``limit`` bytes."""
-        parts = bytearray()
-        while data := await self._connection.chunk():
-            parts += data
-            if len(parts) > limit:
-                self.close()
-                text = f"the server's answer is above {limit} bytes"
-                raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
-        return bytes(parts)
+        content = await self._connection.content(limit)
+        if content is None:
+            self.close()
+            text = f"the server's answer is above {limit} bytes"
+            raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
+        return content
 
     def close(self) -> None:
         """Done with it: the connection is kept if its answer was complete. Idempotent."""
@@ -166,7 +165,7 @@ class HttpClient:
                 return Exchange(answer, connection, self)
 
     @staticmethod
-    def _redirected(at: Url, answer: Answer, method: str) -> Url:
+    def _redirected(at: Url, answer: AnswerHead, method: str) -> Url:
         location = answer.header("location")
         if location is None or (answer.status not in _KEEPS_METHOD and method == "POST"):
             raise HttpError(f"the server redirects with status {answer.status}, which is not followed", sent=False)

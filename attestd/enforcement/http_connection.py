@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import cached_property
 
 import msgspec
 
@@ -34,7 +35,7 @@ IDLE_S = 300.0
 """How long a connection may stay without a request."""
 
 
-class HttpCaller(msgspec.Struct, frozen=True, kw_only=True):
+class HttpCaller(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Who is at the other end of one connection."""
 
     peer: Peer
@@ -53,7 +54,7 @@ class HttpCaller(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the kernel names the writer of what is read."""
         return self.hosts is None
 
-    @property
+    @cached_property
     def bound(self) -> tuple[object, ...]:
         """What a session is bound to: this process, this image, seen in this way. Nobody else has the same."""
         result = self.attested.result
@@ -257,7 +258,7 @@ class HttpConnection:
             if found == CONTINUE:
                 self.write(INTERIM)
             elif isinstance(found, HttpRequest):
-                self.last = any("close" in value.lower() for value in found.headers.get("connection", ()))
+                self.last = found.closes
                 self._exchange = HttpExchange(self, found)
                 self._respond(self._exchange)
         except HttpRefusal as refusal:

@@ -45,7 +45,7 @@ from attestd.wire.http_rules import (
     demand_token,
     is_modern,
 )
-from attestd.wire.methods import REVISIONS, client_row, revision_of
+from attestd.wire.methods import LEGACY, client_row, revision_of
 from attestd.wire.model import Era, Json, Kind, Limits, Message, WireError
 from attestd.wire.param_headers import demand_params
 from attestd.wire.parse import parse_message
@@ -190,7 +190,7 @@ class HttpFront:
             self._unnamed(exchange, server, line, modern=modern)
         elif (session := self._find(server, name, caller)) is None:
             exchange.refuse(404, "there is no such session")
-        elif (version := request.header(VERSION)) is not None and revision_of(version) not in REVISIONS[:-1]:
+        elif (version := request.header(VERSION)) is not None and revision_of(version) not in LEGACY:
             exchange.refuse(400, f"cannot accept protocol version {version[:32]!a}")
         else:
             caller.marks.shown(request.start)
@@ -315,9 +315,11 @@ class HttpFront:
 
     def _outdated(self, caller: HttpCaller, server: str) -> bool:
         """Whether the process executed something since this connection was attested; recorded."""
-        sessions = self._kept.get((server, *caller.bound), ())
-        if all(session.watch is caller.watch for session in sessions):
-            return False  # which every session asks with every message
+        for session in self._kept.get((server, *caller.bound), ()):
+            if session.watch is not caller.watch:
+                break
+        else:
+            return False  # every session asks this very watch with every message
         cause = caller.watch.verify(caller.peer.pid)
         if cause is None:
             return False

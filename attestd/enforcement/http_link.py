@@ -42,7 +42,7 @@ _KEPT: Final = "cannot keep the session: "
 class Item:
     """One message on its way to the server."""
 
-    __slots__ = ("answered", "body", "data", "done", "failure", "id", "internal", "method", "revision", "task")
+    __slots__ = ("answered", "body", "data", "ended", "failure", "id", "internal", "method", "revision", "task")
 
     def __init__(self, body: Body, data: bytes, *, internal: bool = False) -> None:
         method, number = body.get("method"), body.get("id")
@@ -58,14 +58,19 @@ class Item:
         self.answered: ServerMessage | None = None
         self.failure: HttpError | None = None
         """Its answer came and is not MCP."""
-        self.done = asyncio.Event()
-        """Set when the answer is here or will not come."""
+        self.ended: asyncio.Event | None = None
+        """Of who waits for it: set when the answer is here or will not come."""
         self.task: asyncio.Task[None] | None = None
 
     @property
     def settled(self) -> bool:
         """Whether nothing more is waited for."""
         return self.answered is not None or self.failure is not None
+
+    def end(self) -> None:
+        """Its answer is here, or will not come."""
+        if self.ended is not None:
+            self.ended.set()
 
     @property
     def effectful(self) -> bool:
@@ -181,7 +186,7 @@ class HttpLink(ABC):
     def _finished(self, item: Item) -> None:
         """Nothing more is done about it. Idempotent."""
         self._left(item)
-        item.done.set()
+        item.end()
         if item.task is not None:
             self._tasks.discard(item.task)
         if item.id is not None and self._waiting.get(item.id) is item:
@@ -269,7 +274,7 @@ class HttpLink(ABC):
             if item is None or item.settled:
                 return  # an answer to nothing
             item.answered = message
-            item.done.set()
+            item.end()
             self.handshake.answered(item.body, message)
             self._learn(item, message)
             if item.internal:
@@ -283,7 +288,7 @@ class HttpLink(ABC):
             item = self._waiting.get(error.request_id)
         if item is not None and not item.settled:
             item.failure = HttpError(error.message, sent=True, cause=Cause.SERVER_MALFORMED)
-            item.done.set()
+            item.end()
         if self.bad_lines >= BAD_LINES:
             self._gone(Cause.SERVER_MALFORMED, f"the server sent {BAD_LINES} messages that are not MCP")
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable
 from typing import Final, cast
 
 from attestd.errors import AttestdError, Cause
-from attestd.wire.http_upstream import AnswerError, AnswerHead, AnswerReader, request_bytes
+from attestd.wire.http_upstream import AnswerError, AnswerHead, AnswerReader, RequestWriter
 
 BUFFER_BYTES: Final = 256 * 1024
 """Received bytes that wait for their reader before the connection stops reading."""
@@ -41,24 +42,6 @@ class SilentError(HttpError):
     """The server said nothing for too long."""
 
 
-class Answer:
-    """Status and headers of an answer; the content is read from its connection."""
-
-    def __init__(self, head: AnswerHead) -> None:
-        self.status = head.status
-        self._headers = head.headers
-
-    def header(self, name: str) -> str | None:
-        """The value of a header that may stand once; None if it is missing or stands twice with different values."""
-        values = set(self._headers.get(name, ()))
-        return values.pop() if len(values) == 1 else None
-
-    @property
-    def media(self) -> str:
-        """The media type without its parameters, in lower case."""
-        return (self.header("content-type") or "").partition(";")[0].strip().lower()
-
-
 class HttpConnection(asyncio.Protocol):
     """Made by ``loop.create_connection``; belongs to one exchange at a time."""
 
@@ -67,6 +50,7 @@ class HttpConnection(asyncio.Protocol):
         self._loop = loop
         self._sock = sock if sock is not None and sock.family in _INTERNET and QUICK_ACK is not None else None
         self._reader = AnswerReader()
+        self._writer = RequestWriter()
         self._keeps = True
         self._transport: asyncio.Transport | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -95,13 +79,13 @@ class HttpConnection(asyncio.Protocol):
         """Whether a request can be sent."""
         return not self._lost and not self._busy
 
-    async def request(self, method: str, target: str, headers: Headers, body: bytes) -> Answer:
+    async def request(self, method: str, target: str, headers: Headers, body: bytes) -> AnswerHead:
         """Send one request and wait for the head of its answer. Raises HttpError."""
         self._busy = True
         self.sent = self.heard = False
         self.used += 1
         try:
-            data = request_bytes(method, target, headers, body)
+            data = self._writer.request(method, target, headers, body)
         except AnswerError as error:
             raise HttpError(f"cannot say it in HTTP: {error}", sent=False, cause=Cause.INTERNAL) from error
         if self._transport is None or self._transport.is_closing():
@@ -109,7 +93,8 @@ class HttpConnection(asyncio.Protocol):
         self._reader.begin()
         self.sent = True
         self._transport.write(data)
-        await self._drain()
+        if self._drained is not None:
+            await self._drain()
         while True:
             try:
                 head = self._reader.head()
@@ -117,7 +102,7 @@ class HttpConnection(asyncio.Protocol):
                 raise self._broken(str(error)) from error
             if head is not None:
                 self._keeps = head.keeps
-                return Answer(head)
+                return head
             await self._more()
 
     async def chunk(self) -> bytes:
@@ -133,6 +118,26 @@ class HttpConnection(asyncio.Protocol):
             if not data:
                 self._finish()
             return data
+
+    async def content(self, limit: int) -> bytes | None:
+        """The rest of the content; None as soon as there is more than ``limit`` bytes of it. Raises HttpError."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                data = self._reader.content()
+            except AnswerError as error:
+                raise self._broken(str(error)) from error
+            if data is None:
+                await self._more()
+            elif data:
+                parts.append(data)
+                size += len(data)
+                if size > limit:
+                    return None
+            else:
+                self._finish()
+                return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """End it now. Idempotent."""
@@ -154,7 +159,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self.close()
 
-    async def _more(self) -> None:
+    def _more(self) -> Awaitable[None]:
         """Wait for bytes. Raises HttpError if none will come."""
         if self._lost:
             inside = " in the middle of its answer" if self.heard else ""
@@ -163,7 +168,7 @@ class HttpConnection(asyncio.Protocol):
             self._acknowledge()
         self._resume_reading()
         self._wake = self._loop.create_future()
-        await self._within_patience(self._wake)
+        return self._within_patience(self._wake)
 
     def _broken(self, text: str) -> HttpError:
         self.close()

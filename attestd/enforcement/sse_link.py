@@ -84,7 +84,7 @@ class SseLink(HttpLink):
         self._listening = None
         self._endpoint = None
         for item in tuple(self._waiting.values()):
-            item.done.set()
+            item.end()
         if cause is Cause.SERVER_MALFORMED:
             self._gone(cause, text)
         elif self._open and self.handshake.repeatable:
@@ -137,10 +137,11 @@ class SseLink(HttpLink):
             await self._awaited(item, stream)
 
     async def _awaited(self, item: Item, stream: int) -> None:
+        item.ended = asyncio.Event()
         try:
             async with asyncio.timeout(SILENCE_S):
-                if self._listening is not None and self._stale == stream:
-                    await item.done.wait()
+                if self._listening is not None and self._stale == stream and not item.settled:
+                    await item.ended.wait()
         except TimeoutError as error:
             raise HttpError(f"the server was silent for {SILENCE_S:.0f} s", sent=True) from error
         if item.answered is None:

@@ -24,6 +24,7 @@ from attestd.wire.server import ServerMessage
 from attestd.wire.sse_parse import SseParser
 
 STREAM: Final = "text/event-stream"
+_CONTENT: Final[Headers] = [("Content-Type", "application/json"), ("Accept", f"application/json, {STREAM}")]
 ERROR_BYTES: Final = 64 * 1024
 GRACE_S: Final = 1.0
 """How long a stream may stay open after its answer, so that its connection can be used again."""
@@ -67,13 +68,12 @@ class StreamableLink(HttpLink):
         return item.revision is None and item.method not in {"initialize", "server/discover"}
 
     def _headers(self, item: Item, session: str | None) -> Headers:
-        headers: Headers = [("Content-Type", "application/json"), ("Accept", f"application/json, {STREAM}")]
         if item.revision is not None:
             params = item.body.get("params")
             name = params.get("name") if isinstance(params, dict) else None
             annotations = self._annotations.get(name, {}) if isinstance(name, str) else {}
-            return [*headers, *modern_headers(item.body, item.revision, annotations)]
-        return [*headers, *self._session_headers(session)] if self._in_session(item) else headers
+            return [*_CONTENT, *modern_headers(item.body, item.revision, annotations)]
+        return [*_CONTENT, *self._session_headers(session)] if self._in_session(item) else _CONTENT
 
     def _session_headers(self, session: str | None) -> Headers:
         headers: Headers = [] if session is None else [("Mcp-Session-Id", session)]

@@ -55,6 +55,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Offset in the client's stream of its first byte."""
     end: int
     """Offset after its last."""
+    closes: bool = False
+    """The client will not send another one."""
 
     def header(self, name: str) -> str | None:
         """The value of a header that may stand only once; None if it is missing.
@@ -79,6 +81,7 @@ class _Head(msgspec.Struct, frozen=True):
     """Of the body; None: it comes in chunks."""
     expects: bool
     """See ``CONTINUE``."""
+    closes: bool
 
 
 class _Sink:
@@ -169,6 +172,7 @@ class RequestReader:
             body=body,
             start=self._start,
             end=self._received - len(self._buffer),
+            closes=head.closes,
         )
 
     def _begun(self) -> _Head | None:
@@ -202,7 +206,8 @@ class RequestReader:
         length = _demand(parser, method, sink, self._limit)
         path, _, query = sink.url.decode("ascii").partition("?")
         expects = any(value.lower() == "100-continue" for value in sink.headers.get("expect", ()))
-        head = _Head(method, path, query, sink.headers, length, expects)
+        closes = any("close" in value.lower() for value in sink.headers.get("connection", ()))
+        head = _Head(method, path, query, sink.headers, length, expects, closes)
         if length is None:
             self._chunks = parser, sink
         elif len(raw) <= REMEMBERED_BYTES:

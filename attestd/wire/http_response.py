@@ -19,6 +19,7 @@ INTERIM: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 PING: Final = b": ping\n\n"
 
+_OF_JSON: Final = {"Content-Type": JSON, "Cache-Control": "no-store"}
 _FIRST: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 Chunks = Sequence[bytes | memoryview]
@@ -39,12 +40,10 @@ def head(status: int, headers: dict[str, str], *, length: int | None, close: boo
 
 def json_head(status: int, chunks: Chunks, headers: dict[str, str], *, close: bool = False) -> bytes:
     """The head of an answer that is one JSON text."""
-    return head(
-        status,
-        {"Content-Type": JSON, "Cache-Control": "no-store", **headers},
-        length=sum(map(len, chunks)),
-        close=close,
-    )
+    length = sum(map(len, chunks))
+    if headers or close:
+        return head(status, {**_OF_JSON, **headers}, length=length, close=close)
+    return _PLAIN[status] % length  # as for most answers
 
 
 def events_head(headers: dict[str, str]) -> bytes:
@@ -73,3 +72,9 @@ def chunked(parts: Chunks) -> list[bytes | memoryview]:
     if size < 4096:
         return [b"%x\r\n%b\r\n" % (size, b"".join(parts))]
     return [b"%x\r\n" % size, *parts, b"\r\n"]
+
+
+_PLAIN: Final = {
+    status: head(status, _OF_JSON, length=0).replace(b"Length: 0", b"Length: %d") for status in _FIRST if status != 204
+}
+"""Heads of JSON answers without a header of their own."""

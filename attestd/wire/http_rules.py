@@ -16,7 +16,7 @@ from attestd.errors import Cause
 from attestd.wire.era import declared_revision
 from attestd.wire.http_request import HttpRefusal, HttpRequest
 from attestd.wire.http_response import EVENTS, JSON
-from attestd.wire.methods import METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
+from attestd.wire.methods import LEGACY, METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
 from attestd.wire.model import Kind, Message, WireError
 from attestd.wire.parse import INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.repeated import NAMED, decoded
@@ -26,6 +26,8 @@ HEADER_MISMATCH: Final = -32020
 SESSION: Final = "mcp-session-id"
 LAST_EVENT: Final = "last-event-id"
 VERSION: Final = "mcp-protocol-version"
+METHOD: Final = "mcp-method"
+NAME: Final = "mcp-name"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _EITHER: Final = (f"{JSON}, {EVENTS}",)
 """What ``Accept`` says where the client takes either."""
@@ -92,7 +94,10 @@ def demand_token(request: HttpRequest, name: str) -> str | None:
 
 def is_modern(request: HttpRequest) -> bool:
     """Whether the headers declare an era that is not legacy: any version that is not one of the old ones."""
-    return any(revision_of(version) not in REVISIONS[:-1] for version in request.headers.get(VERSION, ()))
+    for version in request.headers.get(VERSION, ()):  # noqa: SIM110 - one round, which is all there is, costs less so
+        if revision_of(version) not in LEGACY:
+            return True
+    return False
 
 
 def demand_headers(request: HttpRequest, message: Message) -> None:
@@ -101,10 +106,12 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
     Raises:
         WireError: With -32020, or -32022 for a version that attestd does not speak.
     """
-    for name in (VERSION, "mcp-method", "mcp-name"):
-        if len(request.headers.get(name, ())) > 1:
-            raise _mismatch(message, f"{name} is there {len(request.headers[name])} times")
-    version, body = request.header(VERSION), declared_revision(message)
+    headers = request.headers
+    versions, methods, names = headers.get(VERSION, ()), headers.get(METHOD, ()), headers.get(NAME, ())
+    if len(versions) > 1 or len(methods) > 1 or len(names) > 1:
+        name, values = max((VERSION, versions), (METHOD, methods), (NAME, names), key=lambda each: len(each[1]))
+        raise _mismatch(message, f"{name} is there {len(values)} times")
+    version, body = versions[0] if versions else None, declared_revision(message)
     if message.kind is Kind.REQUEST and body is None:
         raise WireError(
             Cause.MALFORMED,
@@ -122,16 +129,16 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
             rpc_code=UNSUPPORTED_REVISION,
             data={"supported": [REVISIONS[-1]], "requested": version[:32]},
         )
-    _demand_same(request, message, "mcp-method", message.method)
+    _demand_same(message, METHOD, methods, message.method)
     key = NAMED.get(message.method or "")
     if key is not None and key in message.params:
-        _demand_same(request, message, "mcp-name", message.params[key])
+        _demand_same(message, NAME, names, message.params[key])
 
 
-def _demand_same(request: HttpRequest, message: Message, name: str, expected: Any) -> None:
-    value = request.header(name)
-    if value is None:
+def _demand_same(message: Message, name: str, values: tuple[str, ...], expected: Any) -> None:
+    if not values:
         raise _mismatch(message, f"{name} is missing")
+    value = values[0]
     plain = decoded(value)
     if plain is None or type(expected) is not str or plain != expected:
         raise _mismatch(message, f"{name} says {value[:64]!a}, the body says something else")

@@ -7,13 +7,15 @@
 3. A line of chunk framing, an extension and a trailer are bounded, and checked though nobody reads them.
 4. Content is given out as it came, never collected.
 5. A request whose method, target or header could end its line is not written.
+6. The same bytes mean the same, and the same words are said alike: a head that a connection has had before is neither
+   parsed nor checked and written again. A few are remembered, and none beyond its connection.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 import httptools
 
@@ -21,6 +23,10 @@ HEAD_BYTES: Final = 64 * 1024
 """Largest head of an answer, and all of its trailers together."""
 LINE_BYTES: Final = 4096
 """Largest line of its chunk framing."""
+HEADS: Final = 8
+"""How many heads of a connection are remembered in each direction."""
+REMEMBERED_BYTES: Final = 1024
+"""The largest of them."""
 _FIRST: Final = b"HTTP/1."
 _END: Final = b"\r\n\r\n"
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?\Z")
@@ -31,6 +37,8 @@ _VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\
 _TARGET: Final = re.compile(r"[\x21-\x7e]+\Z")
 _CONTENTLESS: Final = frozenset({204, 304})
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 Headers = dict[str, list[str]]
 """By lower-case name, every value in order."""
 
@@ -39,8 +47,26 @@ class AnswerError(Exception):
     """An answer that cannot be read, or a request that cannot be said. The connection is of no use afterwards."""
 
 
-def request_bytes(method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-    """One request. Raises AnswerError if it cannot be said in HTTP."""
+class RequestWriter:
+    """The requests of one connection as bytes."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], bytes] = {}
+
+    def request(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+        """One request. Raises AnswerError if it cannot be said in HTTP."""
+        key = (method, target, len(body), *headers)
+        head = self._known.get(key)
+        if head is None:
+            head = _written(method, target, headers, len(body))
+            if len(head) <= REMEMBERED_BYTES:
+                _remember(self._known, key, head)
+        return head + body
+
+
+def _written(method: str, target: str, headers: Sequence[tuple[str, str]], length: int) -> bytes:
     if not _NAME.match(method) or not _TARGET.match(target):
         raise AnswerError(f"a method {method[:16]!a} or target {target[:64]!a}")
     lines = [f"{method} {target} HTTP/1.1"]
@@ -48,21 +74,34 @@ def request_bytes(method: str, target: str, headers: Iterable[tuple[str, str]], 
         if not _NAME.match(name) or not _VALUE.match(value):
             raise AnswerError(f"a header {name[:64]!a}, or its value")
         lines.append(f"{name}: {value}")
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+    if length:
+        lines.append(f"Content-Length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(known) >= HEADS:
+        known.clear()
+    known[key] = value
 
 
 class AnswerHead:
     """Status and headers of an answer."""
 
-    __slots__ = ("headers", "keeps", "status")
+    __slots__ = ("_headers", "keeps", "media", "status")
 
     def __init__(self, status: int, headers: Headers, *, keeps: bool) -> None:
         self.status = status
-        self.headers = headers
+        self._headers = headers
         self.keeps = keeps
         """Whether the connection may carry another answer."""
+        self.media = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        """The media type without its parameters, in lower case."""
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that may stand once; None if it is missing or stands twice with different values."""
+        values = set(self._headers.get(name, ()))
+        return values.pop() if len(values) == 1 else None
 
 
 class _Sink:
@@ -90,6 +129,7 @@ class AnswerReader:
         "_chunked",
         "_ended",
         "_in_chunk",
+        "_known",
         "_last",
         "_left",
         "_over",
@@ -108,6 +148,8 @@ class AnswerReader:
         self._over = False
         self._trailing = 0
         self._left: int | None = 0
+        self._known: dict[bytes, tuple[AnswerHead, bool, int | None]] = {}
+        """What heads said: with each whether its content comes in chunks, and otherwise how long it is."""
         self.complete = True
         """All of the answer was taken."""
 
@@ -139,7 +181,14 @@ class AnswerReader:
             raw = bytes(self._buffer[: found + 4])
             del self._buffer[: found + 4]
             self._searched = 0
-            head = self._parsed(raw)
+            known = self._known.get(raw)
+            if known is None:
+                known = self._parsed(raw)
+                if len(raw) <= REMEMBERED_BYTES:
+                    _remember(self._known, raw, known)
+            head, self._chunked, self._left = known
+            self._in_chunk = self._last = self._over = False
+            self._trailing = 0
             if head.status >= 200:
                 return head
             if head.status == 101:
@@ -175,7 +224,8 @@ class AnswerReader:
         if not _FIRST.startswith(self._buffer[: len(_FIRST)]):
             raise AnswerError("its first line is not HTTP")
 
-    def _parsed(self, raw: bytes) -> AnswerHead:
+    @staticmethod
+    def _parsed(raw: bytes) -> tuple[AnswerHead, bool, int | None]:
         if not raw.startswith(_FIRST):
             raise AnswerError("its first line is not HTTP")
         sink = _Sink()
@@ -193,31 +243,12 @@ class AnswerReader:
             raise AnswerError(f"it is HTTP/{version[:8]}")
         if not 100 <= status <= 599:
             raise AnswerError(f"its status is {status}")
-        self._frame(status, version, sink.headers)
-        keeps = version == "1.1" and (self._chunked or self._left is not None)
+        chunked, left = _frame(status, version, sink.headers)
+        keeps = version == "1.1" and (chunked or left is not None)
         if "connection" in sink.headers:
             words = {word.strip().lower() for value in sink.headers["connection"] for word in value.split(",")}
             keeps = keeps and "close" not in words
-        return AnswerHead(status, sink.headers, keeps=keeps)
-
-    def _frame(self, status: int, version: str, headers: Headers) -> None:
-        """Where the content ends."""
-        codings, lengths = headers.get("transfer-encoding"), headers.get("content-length")
-        for encoding in headers.get("content-encoding", ()):
-            if encoding.lower() != "identity":
-                raise AnswerError(f"its content is encoded ({encoding[:32]!a}), which was not asked for")
-        if codings is not None and lengths is not None:
-            raise AnswerError("it has a length beside chunks")
-        if codings is not None and ([value.lower() for value in codings] != ["chunked"] or version == "1.0"):
-            raise AnswerError(f"its transfer coding is {', '.join(codings)[:32]!a}")
-        if lengths is not None and (len(set(lengths)) > 1 or not _NUMBER.match(lengths[0])):
-            raise AnswerError("its length is not one number")
-        self._chunked = codings is not None
-        self._in_chunk = self._last = self._over = False
-        self._trailing = 0
-        self._left = None if lengths is None and codings is None else int(lengths[0]) if lengths else 0
-        if status < 200 or status in _CONTENTLESS:
-            self._chunked, self._left = False, 0
+        return AnswerHead(status, sink.headers, keeps=keeps), chunked, left
 
     # -- content ----------------------------------------------------------------------------------------------------
 
@@ -277,3 +308,22 @@ class AnswerReader:
         line = bytes(self._buffer[: found - 1])
         del self._buffer[: found + 1]
         return line
+
+
+def _frame(status: int, version: str, headers: Headers) -> tuple[bool, int | None]:
+    """Where the content ends: whether it comes in chunks, and else its length (None: with the stream)."""
+    codings, lengths = headers.get("transfer-encoding"), headers.get("content-length")
+    for encoding in headers.get("content-encoding", ()):
+        if encoding.lower() != "identity":
+            raise AnswerError(f"its content is encoded ({encoding[:32]!a}), which was not asked for")
+    if codings is not None and lengths is not None:
+        raise AnswerError("it has a length beside chunks")
+    if codings is not None and ([value.lower() for value in codings] != ["chunked"] or version == "1.0"):
+        raise AnswerError(f"its transfer coding is {', '.join(codings)[:32]!a}")
+    if lengths is not None and (len(set(lengths)) > 1 or not _NUMBER.match(lengths[0])):
+        raise AnswerError("its length is not one number")
+    if status < 200 or status in _CONTENTLESS:
+        return False, 0
+    if codings is not None:
+        return True, 0
+    return False, None if lengths is None else int(lengths[0])

@@ -20,7 +20,8 @@ UNSUPPORTED_REVISION: Final = -32022
 REVISIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 """Every revision that attestd speaks, oldest first."""
 
-_LEGACY: Final = frozenset(REVISIONS[:4])
+LEGACY: Final = frozenset(REVISIONS[:4])
+"""Those in which a connection is a session."""
 _FROM_2025_06: Final = frozenset(REVISIONS[2:4])
 _2025_11: Final = frozenset(REVISIONS[3:4])
 _MODERN: Final = frozenset(REVISIONS[4:])
@@ -62,21 +63,21 @@ class Method(msgspec.Struct, frozen=True):
 _S, _R = Finder.SERVER, Finder.RESOURCE
 
 CLIENT_REQUESTS: Final = (
-    Method("initialize", _LEGACY, "connect", _S, admission=True),
+    Method("initialize", LEGACY, "connect", _S, admission=True),
     Method("server/discover", _MODERN, "connect", _S, admission=True),
-    Method("ping", _LEGACY),
+    Method("ping", LEGACY),
     Method("tools/list", _ALL, "list_tools", _S, lists=ListKind.TOOLS),
     Method("tools/call", _ALL, "call_tool", Finder.TOOL, effectful=True),
     Method("resources/list", _ALL, "list_resources", _S, lists=ListKind.RESOURCES),
     Method("resources/templates/list", _ALL, "list_resources", _S, lists=ListKind.TEMPLATES),
     Method("resources/read", _ALL, "read_resource", _R, effectful=True),
-    Method("resources/subscribe", _LEGACY, "subscribe", _R, effectful=True),
-    Method("resources/unsubscribe", _LEGACY, "subscribe", _R, effectful=True),
+    Method("resources/subscribe", LEGACY, "subscribe", _R, effectful=True),
+    Method("resources/unsubscribe", LEGACY, "subscribe", _R, effectful=True),
     Method("subscriptions/listen", _MODERN, "subscribe", Finder.FILTER, effectful=True),
     Method("prompts/list", _ALL, "list_prompts", _S, lists=ListKind.PROMPTS),
     Method("prompts/get", _ALL, "get_prompt", Finder.PROMPT, effectful=True),
     Method("completion/complete", _ALL, "complete", Finder.REFERENCE, effectful=True),
-    Method("logging/setLevel", _LEGACY, effectful=True, shared_effect=True),
+    Method("logging/setLevel", LEGACY, effectful=True, shared_effect=True),
     Method("tasks/get", _TASKS, finder=Finder.TASK, effectful=True),
     Method("tasks/result", _2025_11, finder=Finder.TASK, effectful=True),
     Method("tasks/cancel", _TASKS, finder=Finder.TASK, effectful=True),
@@ -86,18 +87,18 @@ CLIENT_REQUESTS: Final = (
 """What a client may ask."""
 
 CLIENT_NOTIFICATIONS: Final = (
-    Method("notifications/initialized", _LEGACY),
+    Method("notifications/initialized", LEGACY),
     Method("notifications/cancelled", _ALL, finder=Finder.REQUEST),
-    Method("notifications/progress", _LEGACY, finder=Finder.PROGRESS),
-    Method("notifications/roots/list_changed", _LEGACY),
+    Method("notifications/progress", LEGACY, finder=Finder.PROGRESS),
+    Method("notifications/roots/list_changed", LEGACY),
     Method("notifications/tasks/status", _2025_11, finder=Finder.TASK),
 )
 """What a client may tell. None waits for proof: each only ends or answers something that is outstanding."""
 
 SERVER_REQUESTS: Final = (
-    Method("ping", _LEGACY),
-    Method("roots/list", _LEGACY, "list_roots"),
-    Method("sampling/createMessage", _LEGACY, "create_message"),
+    Method("ping", LEGACY),
+    Method("roots/list", LEGACY, "list_roots"),
+    Method("sampling/createMessage", LEGACY, "create_message"),
     Method("elicitation/create", _FROM_2025_06, "elicit"),
     Method("tasks/get", _2025_11, finder=Finder.TASK),
     Method("tasks/result", _2025_11, finder=Finder.TASK),
@@ -192,7 +193,7 @@ def _lives(row: Method, revision: str | None, era: Era) -> bool:
         return revision in row.revisions
     if era is Era.UNKNOWN:
         return True
-    return not row.revisions.isdisjoint(_MODERN if era is Era.MODERN else _LEGACY)
+    return not row.revisions.isdisjoint(_MODERN if era is Era.MODERN else LEGACY)
 
 
 def _unknown(side: str, name: str, revision: str | None, request_id: str | int | None) -> WireError:

@@ -7,10 +7,14 @@ on is what was decided on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from attestd.wire.lookalike import META, META_REVISION
 from attestd.wire.repeated import NAMED, Annotations, argument_text, encoded
+
+_REMEMBERED: Final = 128
+"""Characters of the longest name that is remembered."""
 
 
 def modern_revision(body: Mapping[str, Any]) -> str | None:
@@ -25,13 +29,20 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
     """MCP-Protocol-Version, Mcp-Method, Mcp-Name and Mcp-Param-* of one request of the modern era."""
     method, params = str(body.get("method")), body.get("params")
     params = params if isinstance(params, dict) else {}
-    headers = [("MCP-Protocol-Version", encoded(revision)), ("Mcp-Method", encoded(method))]
     name = params.get(NAMED[method]) if method in NAMED else None
-    if isinstance(name, str):
-        headers.append(("Mcp-Name", encoded(name)))
+    named = name if isinstance(name, str) else None
+    long = named is not None and len(named) > _REMEMBERED
+    headers = [*(_routing.__wrapped__ if long else _routing)(revision, method, named)]
     if method == "tools/call":
         for path, token in annotations.items():
             text = argument_text(params, path)
             if text is not None:
                 headers.append((f"Mcp-Param-{token}", encoded(text)))
     return headers
+
+
+@lru_cache(256)
+def _routing(revision: str, method: str, name: str | None) -> tuple[tuple[str, str], ...]:
+    """What a server may route on; the same few come again and again."""
+    headers = (("MCP-Protocol-Version", encoded(revision)), ("Mcp-Method", encoded(method)))
+    return headers if name is None else (*headers, ("Mcp-Name", encoded(name)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import cached_property
 from typing import Final
 from urllib.parse import urljoin
 
@@ -29,7 +30,7 @@ class UrlError(AttestdError):
     code = "url"
 
 
-class Url(msgspec.Struct, frozen=True, kw_only=True):
+class Url(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Where to connect and what to ask for there."""
 
     scheme: str
@@ -40,7 +41,7 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     """Path and query; begins with a slash."""
 
-    @property
+    @cached_property
     def authority(self) -> str:
         """For the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -60,7 +60,7 @@ def test_every_key_is_read(tmp_path: Path):
         '[approval]\napprovers = ["aa"]\ncode_minutes = 1\n[identity]\ntrust_domain = "x"\nhost_id = "h"\n',
     )
     assert found.note == "test"
-    assert found.limits.wire().message_bytes == 1000
+    assert found.limits.wire.message_bytes == 1000
     assert (found.limits.connections_per_uid, found.limits.attesting_per_uid, found.limits.attest_seconds) == (
         3,
         4,
@@ -212,7 +212,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path):
 
 def test_limits_carry_over_to_the_wire():
     """Every limit of a session comes from configuration."""
-    limits = LimitSettings(message_bytes=1, depth=2, open_requests=3, held_bytes=4).wire()
+    limits = LimitSettings(message_bytes=1, depth=2, open_requests=3, held_bytes=4).wire
     assert (limits.message_bytes, limits.depth, limits.open_requests, limits.held_bytes) == (1, 2, 3, 4)
 
 

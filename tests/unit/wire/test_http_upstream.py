@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attestd.wire.http_upstream import HEAD_BYTES, LINE_BYTES, AnswerError, AnswerHead, AnswerReader, request_bytes
+from attestd.wire.http_upstream import HEAD_BYTES, LINE_BYTES, AnswerError, AnswerHead, AnswerReader, RequestWriter
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -135,9 +135,9 @@ def test_malformed_answers_byte_by_byte(raw: bytes):
 
 def test_requests():
     """Headers in order, the length of a body, and the body."""
-    said = request_bytes("POST", "/mcp?a=b", [("Host", "h"), ("X", "a b\t\xe9"), ("Empty", "")], b"{}")
+    said = RequestWriter().request("POST", "/mcp?a=b", [("Host", "h"), ("X", "a b\t\xe9"), ("Empty", "")], b"{}")
     assert said == b"POST /mcp?a=b HTTP/1.1\r\nHost: h\r\nX: a b\t\xe9\r\nEmpty: \r\nContent-Length: 2\r\n\r\n{}"
-    assert request_bytes("GET", "/", [("Host", "h")], b"") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert RequestWriter().request("GET", "/", [("Host", "h")], b"") == b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -162,4 +162,4 @@ def test_requests():
 def test_what_cannot_be_said(method: str, target: str, name: str, value: str):
     """What could end its line, or is no text of HTTP, is not written."""
     with pytest.raises(AnswerError):
-        request_bytes(method, target, [(name, value)], b"")
+        RequestWriter().request(method, target, [(name, value)], b"")
