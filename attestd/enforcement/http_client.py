@@ -114,16 +114,30 @@ class HttpClient:
         ``repeatable``: it has no effect, so it may be sent again where nobody knows whether it arrived.
         """
         at = self.url if url is None else url
-        for _ in range(REDIRECTS + 1):
-            exchange = await self._once(method, at, headers, body, repeatable=repeatable, patience=patience)
-            if exchange.answer.status not in _REDIRECT:
-                return exchange
+        redirects = 0
+        while True:
+            connection = self._reused() or await self._ended() or await self._connected()
+            fresh = connection.used == 0
+            connection.patience = patience
+            fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
             try:
-                await exchange.content(REDIRECT_BYTES)
-            finally:
-                exchange.close()
-            at = self._redirected(at, exchange.answer, method)
-        raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
+                answer = await connection.request(method, at.target, fields, body)
+            except HttpError as failure:
+                self._drop(connection)
+                silent = isinstance(failure, SilentError)
+                if silent or fresh or connection.heard or not (repeatable or not failure.sent):
+                    raise
+                continue
+            except BaseException:
+                self._drop(connection)
+                raise
+            exchange = Exchange(answer, connection, self)
+            if answer.status not in _REDIRECT:
+                return exchange
+            at = await self._redirected(at, exchange, method)
+            redirects += 1
+            if redirects > REDIRECTS:
+                raise HttpError(f"the server redirects more than {REDIRECTS} times", sent=False)
 
     def adopt(self, other: HttpClient) -> None:
         """Take over the idle connections of another client of the same door."""
@@ -143,29 +157,13 @@ class HttpClient:
             connection.close()
         self._all.clear()
 
-    async def _once(
-        self, method: str, at: Url, headers: Headers, body: bytes, *, repeatable: bool, patience: float | None
-    ) -> Exchange:
-        fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
-        while True:
-            connection = self._reused() or await self._ended() or await self._connected()
-            fresh = connection.used == 0
-            connection.patience = patience
-            try:
-                answer = await connection.request(method, at.target, fields, body)
-            except HttpError as failure:
-                self._drop(connection)
-                silent = isinstance(failure, SilentError)
-                if silent or fresh or connection.heard or not (repeatable or not failure.sent):
-                    raise
-            except BaseException:
-                self._drop(connection)
-                raise
-            else:
-                return Exchange(answer, connection, self)
-
     @staticmethod
-    def _redirected(at: Url, answer: AnswerHead, method: str) -> Url:
+    async def _redirected(at: Url, exchange: Exchange, method: str) -> Url:
+        answer = exchange.answer
+        try:
+            await exchange.content(REDIRECT_BYTES)
+        finally:
+            exchange.close()
         location = answer.header("location")
         if location is None or (answer.status not in _KEEPS_METHOD and method == "POST"):
             raise HttpError(f"the server redirects with status {answer.status}, which is not followed", sent=False)

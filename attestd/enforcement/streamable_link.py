@@ -23,8 +23,9 @@ from attestd.wire.parse import load_json
 from attestd.wire.server import ServerMessage
 from attestd.wire.sse_parse import SseParser
 
+JSON: Final = "application/json"
 STREAM: Final = "text/event-stream"
-_CONTENT: Final[Headers] = [("Content-Type", "application/json"), ("Accept", f"application/json, {STREAM}")]
+_CONTENT: Final[Headers] = [("Content-Type", JSON), ("Accept", f"{JSON}, {STREAM}")]
 ERROR_BYTES: Final = 64 * 1024
 GRACE_S: Final = 1.0
 """How long a stream may stay open after its answer, so that its connection can be used again."""
@@ -96,25 +97,20 @@ class StreamableLink(HttpLink):
         else:
             if item.method == "initialize":
                 self._opened(exchange.answer.header("mcp-session-id"))
-            await self._result(item, exchange)
+            self._left(item)
+            media = exchange.answer.media
+            if media == JSON:
+                await self._receive(await exchange.content(self._limits.message_bytes), item)
+            elif media == STREAM:
+                await self._streamed(item, exchange)
+            else:
+                text = f"the server answered {item.method} with status {status} and {media[:64]!a}"
+                raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
             if item.answered is None:
                 if item.failure is not None:
                     raise item.failure
                 text = f"the server ended its answer to {item.method} without a result"
                 raise HttpError(text, sent=True, cause=Cause.SERVER_UNAVAILABLE)
-
-    async def _result(self, item: Item, exchange: Exchange) -> None:
-        media = exchange.answer.media
-        self._left(item)
-        if media == STREAM:
-            if item.id is not None and not item.internal:
-                self._owner.server_streams(item.id)
-            await self._events(item, exchange)
-        elif media == "application/json":
-            await self._receive(await exchange.content(self._limits.message_bytes), item)
-        else:
-            text = f"the server answered {item.method} with status {exchange.answer.status} and {media[:64]!a}"
-            raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
 
     def _opened(self, session: str | None) -> None:
         if session is not None and not SESSION_ID.match(session):
@@ -150,8 +146,10 @@ class StreamableLink(HttpLink):
 
     # -- streams ----------------------------------------------------------------------------------------------------
 
-    async def _events(self, item: Item, exchange: Exchange) -> None:
+    async def _streamed(self, item: Item, exchange: Exchange) -> None:
         """The stream that answers one request, taken up again where it is cut."""
+        if item.id is not None and not item.internal:
+            self._owner.server_streams(item.id)
         parser = SseParser(self._limits.message_bytes)
         failures = 0
         while True:
