@@ -108,10 +108,7 @@ class HttpConnection(asyncio.Protocol):
     async def chunk(self) -> bytes:
         """Some of the content, as it came; empty at its end. Raises HttpError."""
         while True:
-            try:
-                data = self._reader.content()
-            except AnswerError as error:
-                raise self._broken(str(error)) from error
+            data = self._some()
             if data is None:
                 await self._more()
                 continue
@@ -124,10 +121,7 @@ class HttpConnection(asyncio.Protocol):
         parts: list[bytes] = []
         size = 0
         while True:
-            try:
-                data = self._reader.content()
-            except AnswerError as error:
-                raise self._broken(str(error)) from error
+            data = self._some()
             if data is None:
                 await self._more()
             elif data:
@@ -148,6 +142,12 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._woken()
+
+    def _some(self) -> bytes | None:
+        try:
+            return self._reader.content()
+        except AnswerError as error:
+            raise self._broken(str(error)) from error
 
     def _finish(self) -> None:
         """The answer is complete: the connection may carry another one, or is closed."""

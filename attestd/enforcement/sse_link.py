@@ -12,8 +12,9 @@ from typing import Final
 from attestd.enforcement.http_client import Exchange, HttpClient
 from attestd.enforcement.http_link import HANDSHAKE_S, SILENCE_S, HttpLink, Item
 from attestd.enforcement.http_wire import Headers, HttpError
-from attestd.enforcement.streamable_link import ERROR_BYTES, RETRY_MAX_S, RETRY_S, STREAM
+from attestd.enforcement.streamable_link import ERROR_BYTES, RETRY_MAX_S, RETRY_S
 from attestd.errors import Cause
+from attestd.wire.http_response import EVENTS
 from attestd.wire.model import WireError
 from attestd.wire.sse_parse import SseEvent, SseParser
 from attestd.wire.urls import Url, UrlError, within_origin
@@ -35,7 +36,7 @@ class SseLink(HttpLink):
             await self._connect()
 
     async def _connect(self) -> None:
-        headers: Headers = [("Accept", STREAM)]
+        headers: Headers = [("Accept", EVENTS)]
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 exchange = await self._client.request("GET", headers, b"", repeatable=True)
@@ -52,10 +53,10 @@ class SseLink(HttpLink):
     async def _named(self, exchange: Exchange) -> SseParser:
         """Read up to the event that names the endpoint."""
         status, media = exchange.answer.status, exchange.answer.media
-        if status != 200 or media != STREAM:
+        if status != 200 or media != EVENTS:
             unavailable = status in {401, 403, 429} or status >= 500
             cause = Cause.SERVER_UNAVAILABLE if unavailable else Cause.SERVER_MALFORMED
-            text = f"the server answered with status {status} and {media[:64]!a}, expected {STREAM}"
+            text = f"the server answered with status {status} and {media[:64]!a}, expected {EVENTS}"
             raise HttpError(text, sent=False, cause=cause)
         parser = SseParser(self._limits.message_bytes)
         while data := await exchange.chunk():

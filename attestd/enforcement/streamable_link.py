@@ -17,15 +17,14 @@ from attestd.enforcement.http_client import Exchange, HttpClient
 from attestd.enforcement.http_link import SILENCE_S, HttpLink, Item
 from attestd.enforcement.http_wire import Headers, HttpError, SilentError
 from attestd.errors import Cause
+from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.model import Json, Kind, WireError
 from attestd.wire.outgoing_headers import modern_headers
 from attestd.wire.parse import load_json
 from attestd.wire.server import ServerMessage
 from attestd.wire.sse_parse import SseParser
 
-JSON: Final = "application/json"
-STREAM: Final = "text/event-stream"
-_CONTENT: Final[Headers] = [("Content-Type", JSON), ("Accept", f"{JSON}, {STREAM}")]
+_CONTENT: Final[Headers] = [("Content-Type", JSON), ("Accept", f"{JSON}, {EVENTS}")]
 ERROR_BYTES: Final = 64 * 1024
 GRACE_S: Final = 1.0
 """How long a stream may stay open after its answer, so that its connection can be used again."""
@@ -101,7 +100,7 @@ class StreamableLink(HttpLink):
             media = exchange.answer.media
             if media == JSON:
                 await self._receive(await exchange.content(self._limits.message_bytes), item)
-            elif media == STREAM:
+            elif media == EVENTS:
                 await self._streamed(item, exchange)
             else:
                 text = f"the server answered {item.method} with status {status} and {media[:64]!a}"
@@ -178,14 +177,14 @@ class StreamableLink(HttpLink):
                 if failure.cause is not Cause.SERVER_UNAVAILABLE:
                     raise
                 continue
-            if exchange.answer.status == 200 and exchange.answer.media == STREAM:
+            if exchange.answer.status == 200 and exchange.answer.media == EVENTS:
                 return exchange
             exchange.close()
             break
         raise HttpError("the server ended the stream without an answer, and does not resume it", sent=True)
 
     def _stream_headers(self, parser: SseParser) -> Headers:
-        headers: Headers = [("Accept", STREAM), *self._session_headers(self.handshake.session_id)]
+        headers: Headers = [("Accept", EVENTS), *self._session_headers(self.handshake.session_id)]
         if parser.last_id is not None:
             headers.append(("Last-Event-ID", parser.last_id))
         return headers
@@ -243,7 +242,7 @@ class StreamableLink(HttpLink):
         exchange = await self._client.request("GET", self._stream_headers(parser), b"", repeatable=True)
         try:
             status = exchange.answer.status
-            if status == 200 and exchange.answer.media == STREAM:
+            if status == 200 and exchange.answer.media == EVENTS:
                 await self._stream(exchange, parser, None)
                 return True
             refused = await exchange.content(ERROR_BYTES)

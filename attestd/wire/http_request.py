@@ -19,12 +19,10 @@ from typing import Final
 import httptools
 import msgspec
 
+from attestd.wire.known import KnownHeads
+
 HEAD_BYTES: Final = 32 * 1024
 """Largest request line with headers."""
-HEADS: Final = 8
-"""How many heads of a connection are remembered."""
-REMEMBERED_BYTES: Final = 1024
-"""The largest of them."""
 CONTINUE: Final = "continue"
 """The client waits to be told that it may send the body (``Expect: 100-continue``)."""
 _END: Final = b"\r\n\r\n"
@@ -130,7 +128,7 @@ class RequestReader:
         self._start = 0
         self._head: _Head | None = None
         """Of the request that is being read."""
-        self._known: dict[bytes, _Head] = {}
+        self._known: KnownHeads[bytes, _Head] = KnownHeads()
         self._chunks: tuple[httptools.HttpRequestParser, _Sink] | None = None
         """What a body that comes in chunks is read with."""
         self._asked = False
@@ -210,10 +208,8 @@ class RequestReader:
         head = _Head(method, path, query, sink.headers, length, expects, closes)
         if length is None:
             self._chunks = parser, sink
-        elif len(raw) <= REMEMBERED_BYTES:
-            if len(self._known) >= HEADS:
-                self._known.clear()
-            self._known[raw] = head
+        else:
+            self._known.keep(raw, head, len(raw))
         return head
 
     def _counted(self, length: int) -> bytes | None:

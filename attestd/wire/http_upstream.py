@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import httptools
+
+from attestd.wire.known import KnownHeads
 
 HEAD_BYTES: Final = 64 * 1024
 """Largest head of an answer, and all of its trailers together."""
 LINE_BYTES: Final = 4096
 """Largest line of its chunk framing."""
-HEADS: Final = 8
-"""How many heads of a connection are remembered in each direction."""
-REMEMBERED_BYTES: Final = 1024
-"""The largest of them."""
 _FIRST: Final = b"HTTP/1."
 _END: Final = b"\r\n\r\n"
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?\Z")
@@ -37,8 +35,6 @@ _VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\
 _TARGET: Final = re.compile(r"[\x21-\x7e]+\Z")
 _CONTENTLESS: Final = frozenset({204, 304})
 
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 Headers = dict[str, list[str]]
 """By lower-case name, every value in order."""
 
@@ -53,7 +49,7 @@ class RequestWriter:
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], bytes] = {}
+        self._known: KnownHeads[tuple[object, ...], bytes] = KnownHeads()
 
     def request(self, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
         """One request. Raises AnswerError if it cannot be said in HTTP."""
@@ -61,8 +57,7 @@ class RequestWriter:
         head = self._known.get(key)
         if head is None:
             head = _written(method, target, headers, len(body))
-            if len(head) <= REMEMBERED_BYTES:
-                _remember(self._known, key, head)
+            self._known.keep(key, head, len(head))
         return head + body
 
 
@@ -77,12 +72,6 @@ def _written(method: str, target: str, headers: Sequence[tuple[str, str]], lengt
     if length:
         lines.append(f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    if len(known) >= HEADS:
-        known.clear()
-    known[key] = value
 
 
 class AnswerHead:
@@ -148,7 +137,7 @@ class AnswerReader:
         self._over = False
         self._trailing = 0
         self._left: int | None = 0
-        self._known: dict[bytes, tuple[AnswerHead, bool, int | None]] = {}
+        self._known: KnownHeads[bytes, tuple[AnswerHead, bool, int | None]] = KnownHeads()
         """What heads said: with each whether its content comes in chunks, and otherwise how long it is."""
         self.complete = True
         """All of the answer was taken."""
@@ -184,8 +173,7 @@ class AnswerReader:
             known = self._known.get(raw)
             if known is None:
                 known = self._parsed(raw)
-                if len(raw) <= REMEMBERED_BYTES:
-                    _remember(self._known, raw, known)
+                self._known.keep(raw, known, len(raw))
             head, self._chunked, self._left = known
             self._in_chunk = self._last = self._over = False
             self._trailing = 0

@@ -13,8 +13,8 @@ from typing import Any, Final
 from attestd.wire.lookalike import META, META_REVISION
 from attestd.wire.repeated import NAMED, Annotations, argument_text, encoded
 
-_REMEMBERED: Final = 128
-"""Characters of the longest name that is remembered."""
+NAME_CHARACTERS: Final = 128
+"""The longest name whose headers are remembered."""
 
 
 def modern_revision(body: Mapping[str, Any]) -> str | None:
@@ -30,9 +30,9 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
     method, params = str(body.get("method")), body.get("params")
     params = params if isinstance(params, dict) else {}
     name = params.get(NAMED[method]) if method in NAMED else None
-    named = name if isinstance(name, str) else None
-    long = named is not None and len(named) > _REMEMBERED
-    headers = [*(_routing.__wrapped__ if long else _routing)(revision, method, named)]
+    name = name if isinstance(name, str) else None
+    routing = _routing if name is not None and len(name) > NAME_CHARACTERS else _remembered
+    headers = [*routing(revision, method, name)]
     if method == "tools/call":
         for path, token in annotations.items():
             text = argument_text(params, path)
@@ -41,8 +41,10 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
     return headers
 
 
-@lru_cache(256)
 def _routing(revision: str, method: str, name: str | None) -> tuple[tuple[str, str], ...]:
-    """What a server may route on; the same few come again and again."""
     headers = (("MCP-Protocol-Version", encoded(revision)), ("Mcp-Method", encoded(method)))
     return headers if name is None else (*headers, ("Mcp-Name", encoded(name)))
+
+
+_remembered: Final = lru_cache(256)(_routing)
+"""The same few come again and again."""

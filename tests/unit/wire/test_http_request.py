@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from attestd.wire import known
 from attestd.wire.http_request import (
     CONTINUE,
     HEAD_BYTES,
-    HEADS,
-    REMEMBERED_BYTES,
     HttpRefusal,
     HttpRequest,
     RequestReader,
@@ -77,8 +76,8 @@ def test_no_more_heads_are_remembered_than_bounded():
             found = reader.next()
             assert isinstance(found, HttpRequest)
             assert (found.path, len(found.headers["a"][0])) == (f"/{size}", size)
-        assert len(reader._known) <= HEADS
-        assert all(len(known) <= REMEMBERED_BYTES for known in reader._known)
+        assert len(reader._known) <= known.HEADS
+        assert all(len(raw) <= known.HEAD_BYTES for raw in reader._known)
 
 
 def test_a_body_in_chunks():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from attestd.wire.http_response import chunked, event, events_head, head, json_head, priming
 
 
@@ -12,6 +14,10 @@ def test_heads():
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: no-store\r\nmcp-session-id: s\r\n"
         b"Content-Length: 3\r\nConnection: close\r\n\r\n"
     )
+    for status in HTTPStatus:
+        if status != HTTPStatus.NO_CONTENT:
+            own = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+            assert json_head(status, (b"{", b"}\n"), {}) == head(status, own, length=3)
     assert events_head({}) == (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n"
         b"X-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from attestd.wire.http_upstream import HEAD_BYTES, LINE_BYTES, AnswerError, AnswerHead, AnswerReader, RequestWriter
+from attestd.wire import known
+from attestd.wire.http_upstream import (
+    HEAD_BYTES,
+    LINE_BYTES,
+    AnswerError,
+    AnswerHead,
+    AnswerReader,
+    RequestWriter,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -65,6 +73,44 @@ def test_what_follows_an_answer_is_not_touched():
         for more in (b"\r\n", b"\n", b"HTTP/1.1 200 OK\r\n\r\n"):
             _, content, reader = read(raw + more)
             assert (content, reader.complete, reader.buffered) == (b"hi", True, len(more))
+
+
+def test_a_head_that_comes_again_frames_its_own_content():
+    """It is not parsed again, and means the same: what was read between leaves nothing behind."""
+    once = {
+        OK + b"Content-Length: 2\r\n\r\n": (b"hi", b"hi"),
+        CHUNKED: (b"2;a=b\r\nhi\r\n0\r\nA: b\r\n\r\n", b"hi"),
+        OK + b"A: b\r\nContent-Length: 0\r\n\r\n": (b"", b""),
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK + b"Content-Length: 3\r\n\r\n": (b"yes", b"yes"),
+    }
+    reader, found = AnswerReader(), []
+    for raw, (sent, content) in [*once.items()] * 3:
+        reader.begin()
+        reader.feed(raw + sent)
+        found.append(reader.head())
+        got = b""
+        while data := reader.content():
+            got += data
+        assert (got, reader.complete, reader.buffered) == (content, True, 0)
+    assert all(first is later for first, later in zip(found, found[len(once) :], strict=False))
+
+
+def test_no_more_heads_are_remembered_than_bounded():
+    """Neither many nor large ones, in both directions; each is read and said as what it is."""
+    reader, writer = AnswerReader(), RequestWriter()
+    for size in range(0, 2000, 25):
+        for _ in range(2):
+            reader.begin()
+            reader.feed(OK + b"Content-Length: 0\r\nA: %s\r\n\r\n" % (b"a" * size))
+            head = reader.head()
+            assert head is not None
+            assert len(head.header("a") or "") == size
+            assert reader.content() == b""
+            said = writer.request("GET", "/", [("A", "a" * size)], b"")
+            assert said == b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"a" * size)
+        for heads in (reader._known.keys(), writer._known.values()):
+            assert len(heads) <= known.HEADS
+            assert all(len(raw) <= known.HEAD_BYTES for raw in heads)
 
 
 MALFORMED = [
@@ -161,5 +207,7 @@ def test_requests():
 )
 def test_what_cannot_be_said(method: str, target: str, name: str, value: str):
     """What could end its line, or is no text of HTTP, is not written."""
-    with pytest.raises(AnswerError):
-        RequestWriter().request(method, target, [(name, value)], b"")
+    writer = RequestWriter()
+    for _ in range(2):
+        with pytest.raises(AnswerError):
+            writer.request(method, target, [(name, value)], b"")

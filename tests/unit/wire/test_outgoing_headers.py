@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.inbound import decode_header_value, encode_header_value, mcp_param_headers, x_mcp_header_map
 
-from attestd.wire.outgoing_headers import modern_headers, modern_revision
+from attestd.wire import outgoing_headers
+from attestd.wire.outgoing_headers import NAME_CHARACTERS, modern_headers, modern_revision
 from attestd.wire.repeated import annotations_of, encoded
 
 META = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
@@ -53,6 +54,16 @@ def test_method_and_name(method: str, params: dict[str, Any], name: str | None):
     assert headers["MCP-Protocol-Version"] == "2026-07-28"
     assert headers["Mcp-Method"] == method
     assert headers.get("Mcp-Name") == name
+
+
+def test_no_long_name_is_remembered():
+    """What servers and clients call things stays bounded; the headers are the same."""
+    for size in (NAME_CHARACTERS, NAME_CHARACTERS + 1):
+        before = outgoing_headers._remembered.cache_info().currsize
+        for _ in range(2):
+            name = dict(modern_headers(body("tools/call", name="\xe9" * size), "2026-07-28", {}))["Mcp-Name"]
+            assert decode_header_value(name) == "\xe9" * size
+        assert outgoing_headers._remembered.cache_info().currsize - before == (size == NAME_CHARACTERS)
 
 
 @given(st.text(max_size=40))
