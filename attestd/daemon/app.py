@@ -25,7 +25,7 @@ from attestd.appraisal.digests import Naming
 from attestd.appraisal.model import AttestationResult
 from attestd.audit.log import AuditLogFile
 from attestd.audit.protocol import Entry
-from attestd.daemon.admitting import admission_of, renew_admission
+from attestd.daemon.admitting import admission_of
 from attestd.daemon.approvals import Approvals
 from attestd.daemon.backs import ServerImage
 from attestd.daemon.config import ServerSettings, Settings, load_settings
@@ -47,6 +47,7 @@ from attestd.daemon.polkit import Authority
 from attestd.daemon.refusing import Refusing
 from attestd.daemon.registry import Registered, Registry, socket_of
 from attestd.daemon.relays import taken
+from attestd.daemon.reloading import reload
 from attestd.daemon.seals import Seals
 from attestd.daemon.server_notes import backs_of
 from attestd.daemon.sessions import Channel, SessionCaller, SessionInfo
@@ -165,7 +166,7 @@ class Daemon:
             self.backs, self.http_backs = backs_of(self, acceptors)
             self.http = HttpFronts(self)
             self.record(Entry(kind="log", id="start", detail={"version": __version__, "mode": self.mode}))
-            self._activate(self.policy)
+            self.activate(self.policy)
             self._open_fronts(servers)
         except BaseException:
             self._close_fronts()
@@ -207,17 +208,22 @@ class Daemon:
         socket_directory(self.paths, self.paths.sockets)
         for server in servers.values():
             self.open_front(server.settings, server.owner)
-        self._tell_owners()
+        self.tell_owners()
         self.http.listen(self.settings.listen.port)
         self.listening.settle(self.paths.sockets, self.settings.listen.port)
         self.seals.start()
 
-    def open_front(self, server: ServerSettings, owner: int | None = None) -> Front:
-        """Listen for one server, its name the whole one. Raises ConfigurationError."""
+    def listen(self, server: ServerSettings, owner: int | None) -> socket.socket:
+        """The socket that one server is to be reached at. Raises ConfigurationError."""
         path = socket_of(self.paths.sockets, server.name)
         if owner is not None:
             socket_directory(self.paths, path.parent)
-        sock = self.listening.server(server.name, path)
+        return self.listening.server(server.name, path)
+
+    def open_front(self, server: ServerSettings, owner: int | None = None, sock: socket.socket | None = None) -> Front:
+        """Listen for one server, its name the whole one; on ``sock``, where it is there. Raises ConfigurationError."""
+        path = socket_of(self.paths.sockets, server.name)
+        sock = sock or self.listen(server, owner)
         listener = self.listener(sock, server.name, partial(self._await_framing, server.name), owner)
         silent = FirstBytes(self.loop)
         front = Front(settings=server, owner=owner, listener=listener, path=path, bindings=Bindings(), silent=silent)
@@ -227,7 +233,8 @@ class Daemon:
         self.fronts[server.name] = front
         return front
 
-    def _tell_owners(self) -> None:
+    def tell_owners(self) -> None:
+        """What is wrong with the servers of users."""
         for uid, text in self.registry.troubles.items():
             self.trouble(text, uid)
 
@@ -387,35 +394,15 @@ class Daemon:
             LOG.warning("%s", text if uid is None else f"uid {uid}: {text}")
 
     def reload(self) -> tuple[str, ...]:
-        """Read settings, servers and policy again; what changed, in words. Raises, and then nothing changed."""
-        settings = load_settings(self.paths.config_file)
-        servers = self.registry.load(settings)
-        policy = load_policy(policy_directory(), self.paths.policies, self.host_id)
-        self.http.listen(settings.listen.port)
-        changes: list[str] = []
-        now = {name: server.settings for name, server in servers.items()}
-        for name in [n for n, f in self.fronts.items() if now.get(n) != f.settings]:
-            self.close_front(name, Cause.SHUTTING_DOWN, "the server's configuration changed")
-            changes.append(f"server {name}: {'changed' if name in servers else 'removed'}")
-        for name, server in servers.items():
-            if name not in self.fronts:
-                self.open_front(server.settings, server.owner)
-                changes.append(f"server {name}: open")
-        self._tell_owners()
-        if settings != self.settings:
-            changes.append("settings: changed")
-        self.settings = settings
-        renew_admission(self.admission, settings.limits, user_mode=self.paths.user_mode)
-        if policy.engine.generation != self.policy.engine.generation or policy.table != self.policy.table:
-            changes.append("policy: changed")
-            self._activate(policy)
-        return tuple(changes)
+        """Read settings, servers and policy again; what changed, in words. Raises AttestdError: nothing changed."""
+        return reload(self)
 
     def _made_appraiser(self) -> Appraiser:
         references = self.installation.references(user_mode=self.paths.user_mode)
         return Appraiser(table=self.policy.table, references=references, naming=self.naming)
 
-    def _activate(self, policy: Policy) -> None:
+    def activate(self, policy: Policy) -> None:
+        """Decide by this policy from now on."""
         self.policy = policy
         self.appraiser = self._made_appraiser()
         self.generation += 1

@@ -12,13 +12,11 @@ import pytest
 from attestd.audit.query import Filters, query
 from attestd.daemon.opening import caller_body
 from attestd.errors import (
-    AttestdError,
     AuditUnavailableError,
     Cause,
     ConfigurationError,
     EvidenceError,
     NothingToDoError,
-    PolicyInvalidError,
 )
 from attestd.evidence.protocol import Collected
 from attestd.wire.model import ListKind
@@ -166,79 +164,6 @@ async def test_a_server_that_cannot_start_is_trouble(inside: Inside):
     inside.launcher.failure = None
     await inside.handshake(again)
     assert inside.daemon.fronts["time"].trouble == ""
-
-
-# -- reload ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_reload_without_changes_changes_nothing(inside: Inside):
-    """Sessions stay, the generation stays."""
-    client = await inside.granted()
-    assert inside.daemon.reload() == ()
-    assert inside.daemon.generation == 1
-    assert len(inside.daemon.sessions) == 1
-    del client
-
-
-async def test_a_reload_closes_what_changed_and_opens_what_is_new(inside: Inside):
-    """Only sessions of the changed server end, with the reason; new sockets are there, old ones are gone."""
-    client = await inside.granted()
-    path = inside.paths.servers
-    (path / "time.toml").write_text(server_text("time", cwd="/tmp"))
-    (path / "git.toml").write_text(server_text("git"))
-    assert inside.daemon.reload() == ("server time: changed", "server git: open", "server time: open")
-    assert await client.message() is None
-    await until(lambda: inside.daemon.sessions == {})
-    (path / "git.toml").unlink()
-    assert inside.daemon.reload() == ("server git: removed",)
-    assert not inside.paths.sockets.joinpath("git.sock").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "error"),
-    [
-        ("attestd.toml", "[limits]\nnosuch = 1\n", ConfigurationError),
-        ("servers.d/time.toml", "[server]\n", ConfigurationError),
-        ("policy.d/bad.cedar", "permit (", PolicyInvalidError),
-    ],
-)
-async def test_a_bad_reload_changes_nothing(inside: Inside, file: str, text: str, error: type[AttestdError]):
-    """Everything that can be refused is read before anything is changed."""
-    client = await inside.granted()
-    path = inside.paths.config / file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    (inside.paths.servers / "git.toml").write_text(server_text("git"))
-    with pytest.raises(error):
-        inside.daemon.reload()
-    assert set(inside.daemon.fronts) == {"time"}
-    assert inside.daemon.generation == 1
-    assert len(inside.daemon.sessions) == 1
-    del client
-
-
-async def test_a_reload_takes_limits_and_policy_at_once(inside: Inside):
-    """New limits hold for new connections, a new policy for the next call of an open session; it appraises anew."""
-    client = await inside.granted()
-    appraiser = inside.daemon.appraiser
-    assert inside.daemon.reload() == ()
-    assert inside.daemon.appraiser is appraiser
-    inside.paths.config_file.write_text("[limits]\nconnections_per_uid = 1\nattest_seconds = 3.5\n")
-    inside.paths.policies.mkdir()
-    (inside.paths.policies / "no.cedar").write_text('@id("no")\nforbid (principal, action, resource);\n')
-    assert inside.daemon.reload() == ("settings: changed", "policy: changed")
-    assert inside.daemon.appraiser is not appraiser
-    assert inside.daemon.appraiser.table is inside.daemon.policy.table
-    assert inside.daemon.settings.limits.attest_seconds == 3.5
-    answer = await inside.ask(client, "tools/call", {"name": "x"}, 9)
-    assert answer["error"]["data"]["cause"] == "policy_forbid"
-    import socket
-
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(inside.paths.sockets / "time.sock"))
-        sock.setblocking(False)
-        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 10_000), 5)
-        assert b"limit_connections" in data
 
 
 # -- upkeep and stopping --------------------------------------------------------------------------------------------
