@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final
 
@@ -49,6 +50,19 @@ class LazyGroup(_WithExample, click.Group):
             return super().get_command(ctx, cmd_name)
         command = getattr(import_module(self._modules[cmd_name]), "command")  # noqa: B009 - typed Any on purpose
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a misspelt command is told which ones are spelt alike, without importing any."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            alike = get_close_matches(args[0], self.list_commands(ctx))
+            if not alike or args[0].startswith("-"):
+                raise
+            meant = " or ".join(repr(name) for name in alike)
+            raise click.UsageError(f"No such command {args[0]!r}. Did you mean {meant}?", ctx) from error
 
 
 def client_of(ctx: click.Context) -> ControlClient:

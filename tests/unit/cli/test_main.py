@@ -121,7 +121,10 @@ def test_every_command_is_a_module_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("nonsense",), 2, "no such command"),
+        (("nonsense",), 2, "no such command 'nonsense'"),
+        (("aprove",), 2, "no such command 'aprove'. Did you mean 'approve'?"),
+        (("servers", "lst"), 2, "no such command 'lst'. Did you mean 'list'?"),
+        (("servers", "--lst"), 2, "no such option"),
         (("status", "--nonsense"), 2, "no such option"),
         (("inspect",), 2, "exactly one of --pid N and --self"),
         (("inspect", "--self", "--pid", "1"), 2, "exactly one of --pid N and --self"),
