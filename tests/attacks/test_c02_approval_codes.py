@@ -75,7 +75,7 @@ def test_guessing_is_locked_out(instance: Instance):
 def test_an_agent_that_guesses_locks_out_nobody_who_may_decide(instance: Instance):
     """It may only look, and is locked out of that; from who may decide the code is taken all the same."""
     code = waiting(instance, "one")
-    guess = attestctl("approve", "2222-2222", "--all-tools", "--yes")
+    guess = attestctl(instance, "approve", "2222-2222", "--all-tools", "--yes")
     for _ in range(TRIES):
         assert "it is wrong, used, expired or another user's" in agent(instance, *guess)[1]
     assert "cannot take another code: 10 wrong codes in a row" in agent(instance, *guess)[1]

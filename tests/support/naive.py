@@ -82,8 +82,14 @@ class Naive:
         self._listener.settimeout(WAIT_S)
 
     def serve(self, judge: Judge = anyone) -> bool:
-        """Accept the next connection and serve it if the judge trusts its connector; whether it did."""
+        """Accept the next connection and serve it if the judge trusts its connector; whether it did.
+
+        Who has left without a word, such as a client that an earlier attack ended as it came, is nobody's next.
+        """
         connection, _ = self._listener.accept()
+        while _left(connection):
+            connection.close()
+            connection, _ = self._listener.accept()
         with connection:
             pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             if not judge(pid, uid):
@@ -116,6 +122,13 @@ class Naive:
         """End everything."""
         self.end()
         self._listener.close()
+
+
+def _left(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def marks(calls: Sequence[dict[str, Any]]) -> list[str]:
