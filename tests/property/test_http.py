@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from attestd.wire.http_request import HttpRefusal, HttpRequest, RequestReader
 from attestd.wire.http_response import event, priming
+from attestd.wire.http_upstream import AnswerError, AnswerReader
 from attestd.wire.repeated import decoded
 
 BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1, max_size=4)
@@ -64,6 +65,53 @@ def test_any_bytes_are_a_request_a_refusal_or_unfinished(data: bytes, cuts: list
     except HttpRefusal:
         return
     assert reader.buffered <= len(data) + 20
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+ANSWERS = [
+    OK + b"Content-Length: 3\r\n\r\nabc",
+    CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+    CHUNKED + b"3;x\r\nabc\r\n0\r\nA: b\r\n\r\n",
+    CHUNKED + b"0\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 1\r\n\r\na",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab",
+    # these are the last ones of their connections
+    OK + b"Content-Length: 3\r\n\r\nab",
+    OK + b"Content-Length: 3\r\n\r\nabcd",
+    OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\na",
+    CHUNKED + b"zz\r\n",
+    CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n",
+]
+
+
+def answer(reader: AnswerReader, parts: list[bytes]) -> tuple[object, ...]:
+    """What the reader makes of one answer; nothing of the next one is fed."""
+    reader.begin()
+    head, content = None, b""
+    try:
+        for part in parts:
+            reader.feed(part)
+            head = head or reader.head()
+            while head is not None and (data := reader.content()):
+                content += data
+    except AnswerError as error:
+        return (str(error),)
+    said = None if head is None else (head.status, head.keeps, head.media, head.header("content-length"))
+    return said, content, reader.complete, reader.buffered
+
+
+@given(answers=st.lists(st.sampled_from(ANSWERS), max_size=12), cuts=st.lists(st.integers(0, 200), max_size=5))
+def test_what_a_connection_remembers_changes_no_answer(answers: list[bytes], cuts: list[int]):
+    """Invariant: a reader that has read others reads an answer as a new one does, whatever the others were."""
+    reader = AnswerReader()
+    for whole in answers:
+        parts = pieces(whole, cuts)
+        found = answer(reader, parts)
+        assert found == answer(AnswerReader(), parts)
+        if len(found) == 1 or found[2:] != (True, 0):
+            return  # such a connection is not used again
 
 
 LINES = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), max_size=60).map(str.encode)
