@@ -57,6 +57,16 @@ def test_headers_that_disagree(http: Booth, caller: Caller, headers: dict[str, A
     assert len(http.instance.executed()) == before
 
 
+def test_a_head_that_is_known_vouches_for_no_other_body(http: Booth, caller: Caller):
+    """The very bytes of a head that was accepted before, and a body of that length that names another tool."""
+    for _ in range(3):
+        assert "content" in caller.modern("tools/call", CALL).json["result"]
+        before = len(http.instance.executed())
+        answer = caller.modern("tools/call", {**CALL, "name": "slow"}, mcp_name="echo")
+        assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+        assert len(http.instance.executed()) == before
+
+
 def test_a_name_in_base64_is_compared_decoded(http: Booth, caller: Caller):
     """What a careful proxy must let through."""
     answer = caller.modern("tools/call", CALL, mcp_name=sentinel(b"echo"))
