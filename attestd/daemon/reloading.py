@@ -54,7 +54,7 @@ def _new_sockets(daemon: Daemon, servers: dict[str, Registered], port: int) -> d
             if name not in daemon.fronts:
                 sockets[name] = daemon.listen(server.settings, server.owner)
         daemon.http.listen(port)
-    except ConfigurationError:
+    except BaseException:
         for name, sock in sockets.items():
             sock.close()
             daemon.listening.gone(name, socket_of(daemon.paths.sockets, name))

@@ -315,11 +315,9 @@ class HttpFront:
 
     def _outdated(self, caller: HttpCaller, server: str) -> bool:
         """Whether the process executed something since this connection was attested; recorded."""
-        for session in self._kept.get((server, *caller.bound), ()):
-            if session.watch is not caller.watch:
-                break
-        else:
-            return False  # every session asks this very watch with every message
+        sessions = self._kept.get((server, *caller.bound), ())
+        if all(session.watch is caller.watch for session in sessions):
+            return False  # which every session asks with every message
         cause = caller.watch.verify(caller.peer.pid)
         if cause is None:
             return False

@@ -80,6 +80,7 @@ class _Head(msgspec.Struct, frozen=True):
     expects: bool
     """See ``CONTINUE``."""
     closes: bool
+    """See ``HttpRequest``."""
 
 
 class _Sink:

@@ -75,6 +75,8 @@ def chunked(parts: Chunks) -> list[bytes | memoryview]:
 
 
 _PLAIN: Final = {
-    status: head(status, _OF_JSON, length=0).replace(b"Length: 0", b"Length: %d") for status in _FIRST if status != 204
+    status: head(status, _OF_JSON, length=0).replace(b"Length: 0", b"Length: %d")
+    for status in _FIRST
+    if status != HTTPStatus.NO_CONTENT
 }
 """Heads of JSON answers without a header of their own."""

@@ -94,10 +94,7 @@ def demand_token(request: HttpRequest, name: str) -> str | None:
 
 def is_modern(request: HttpRequest) -> bool:
     """Whether the headers declare an era that is not legacy: any version that is not one of the old ones."""
-    for version in request.headers.get(VERSION, ()):  # noqa: SIM110 - one round, which is all there is, costs less so
-        if revision_of(version) not in LEGACY:
-            return True
-    return False
+    return not LEGACY.issuperset(map(revision_of, request.headers.get(VERSION, ())))
 
 
 def demand_headers(request: HttpRequest, message: Message) -> None:
@@ -109,8 +106,8 @@ def demand_headers(request: HttpRequest, message: Message) -> None:
     headers = request.headers
     versions, methods, names = headers.get(VERSION, ()), headers.get(METHOD, ()), headers.get(NAME, ())
     if len(versions) > 1 or len(methods) > 1 or len(names) > 1:
-        name, values = max((VERSION, versions), (METHOD, methods), (NAME, names), key=lambda each: len(each[1]))
-        raise _mismatch(message, f"{name} is there {len(values)} times")
+        name = next(name for name in (VERSION, METHOD, NAME) if len(headers.get(name, ())) > 1)
+        raise _mismatch(message, f"{name} is there {len(headers[name])} times")
     version, body = versions[0] if versions else None, declared_revision(message)
     if message.kind is Kind.REQUEST and body is None:
         raise WireError(

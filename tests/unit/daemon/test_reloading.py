@@ -14,8 +14,6 @@ from attestd.errors import AttestdError, ConfigurationError, PolicyInvalidError
 from tests.support.daemons import Inside, server_text
 from tests.support.waiting import until
 
-FORBID = '@id("no")\nforbid (principal, action, resource);\n'
-
 
 @pytest.fixture(name="inside")
 async def _inside(short_tmp: Path) -> AsyncIterator[Inside]:
@@ -34,12 +32,23 @@ def taken(path: Path) -> Iterator[None]:
     path.unlink()
 
 
+def untouched(inside: Inside) -> bool:
+    """Whether servers, policy and sessions are what they were before the first reload."""
+    daemon = inside.daemon
+    return (set(daemon.fronts), daemon.generation, len(daemon.sessions)) == ({"time"}, 1, 1)
+
+
+def forbid(inside: Inside) -> None:
+    """Write a policy that forbids everything."""
+    inside.paths.policies.mkdir()
+    (inside.paths.policies / "no.cedar").write_text('@id("no")\nforbid (principal, action, resource);\n')
+
+
 async def test_a_reload_without_changes_changes_nothing(inside: Inside):
     """Sessions stay, the generation stays."""
     client = await inside.granted()
     assert inside.daemon.reload() == ()
-    assert inside.daemon.generation == 1
-    assert len(inside.daemon.sessions) == 1
+    assert untouched(inside)
     del client
 
 
@@ -74,9 +83,7 @@ async def test_a_bad_reload_changes_nothing(inside: Inside, file: str, text: str
     (inside.paths.servers / "git.toml").write_text(server_text("git"))
     with pytest.raises(error):
         inside.daemon.reload()
-    assert set(inside.daemon.fronts) == {"time"}
-    assert inside.daemon.generation == 1
-    assert len(inside.daemon.sessions) == 1
+    assert untouched(inside)
     del client
 
 
@@ -87,8 +94,7 @@ async def test_a_reload_takes_limits_and_policy_at_once(inside: Inside):
     assert inside.daemon.reload() == ()
     assert inside.daemon.appraiser is appraiser
     inside.paths.config_file.write_text("[limits]\nconnections_per_uid = 1\nattest_seconds = 3.5\n")
-    inside.paths.policies.mkdir()
-    (inside.paths.policies / "no.cedar").write_text('@id("no")\nforbid (principal, action, resource);\n')
+    forbid(inside)
     assert inside.daemon.reload() == ("settings: changed", "policy: changed")
     assert inside.daemon.appraiser is not appraiser
     assert inside.daemon.appraiser.table is inside.daemon.policy.table
@@ -106,18 +112,15 @@ async def test_a_socket_that_is_taken_stops_the_reload_before_it_changes_anythin
     """Not the settings, not a server, not the port, not the policy; and nothing new listens."""
     client = await inside.granted()
     sockets, servers = inside.paths.sockets, inside.paths.servers
-    inside.paths.policies.mkdir()
-    (inside.paths.policies / "no.cedar").write_text(FORBID)
+    forbid(inside)
     for name in ("early", "late"):
         (servers / f"{name}.toml").write_text(server_text(name))
     with taken(sockets / "late.sock"), pytest.raises(ConfigurationError, match="another process listens there"):
         inside.daemon.reload()
-    assert set(inside.daemon.fronts) == {"time"}
-    assert inside.daemon.generation == 1
+    assert untouched(inside)
     assert not (sockets / "early.sock").exists()
     with taken(sockets / "early.sock"):
         pass  # nobody is there
-    assert len(inside.daemon.sessions) == 1
     assert inside.daemon.reload() == ("server early: open", "server late: open", "policy: changed")
     del client
 
@@ -129,8 +132,7 @@ async def test_who_takes_the_place_of_a_changed_server_keeps_no_policy_back(
     await inside.granted()
     (inside.paths.servers / "git.toml").write_text(server_text("git"))
     inside.daemon.reload()
-    inside.paths.policies.mkdir()
-    (inside.paths.policies / "no.cedar").write_text(FORBID)
+    forbid(inside)
     (inside.paths.servers / "time.toml").write_text(server_text("time", cwd="/tmp"))
     path, close_front = inside.paths.sockets / "time.sock", inside.daemon.close_front
     with socket.socket(socket.AF_UNIX) as squatter:
