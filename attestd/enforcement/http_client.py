@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from attestd.enforcement.http_wire import Headers, HttpConnection, HttpError, SilentError
+from attestd.enforcement.http_wire import Headers, HttpConnection, HttpError, Ready, SilentError
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
 from attestd.wire.http_upstream import AnswerHead
@@ -99,6 +99,26 @@ class HttpClient:
         """Connect now, so that who answers is known before the first request. Raises HttpError."""
         self.release(await self._connected())
 
+    def send(
+        self, method: str, headers: Headers, body: bytes, *, patience: float | None, ready: Ready, limit: int
+    ) -> HttpConnection | None:
+        """Send a request without waiting; None, and nothing was sent, where no connection rests.
+
+        ``ready``, ``limit``: see ``HttpConnection.tell``. A plain answer is followed by ``release``, any other by
+        ``request`` with what was returned here as ``begun``.
+        """
+        connection = self._reused()
+        if connection is None:
+            return None
+        connection.patience = patience
+        try:
+            connection.send(method, self.url.target, self._fields(self.url, headers), body)
+        except HttpError:
+            self.drop(connection)
+            return None
+        connection.tell(ready, limit)
+        return connection
+
     async def request(
         self,
         method: str,
@@ -108,28 +128,32 @@ class HttpClient:
         repeatable: bool,
         url: Url | None = None,
         patience: float | None = None,
+        begun: HttpConnection | None = None,
     ) -> Exchange:
         """One request and the head of its answer. Raises HttpError, SilentError after ``patience`` seconds.
 
         ``repeatable``: it has no effect, so it may be sent again where nobody knows whether it arrived.
+        ``begun``: where ``send`` has sent it.
         """
         at = self.url if url is None else url
         redirects = 0
         while True:
-            connection = self._reused() or await self._ended() or await self._connected()
+            connection = begun or self._reused() or await self._ended() or await self._connected()
             fresh = connection.used == 0
             connection.patience = patience
-            fields = [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
             try:
-                answer = await connection.request(method, at.target, fields, body)
+                if begun is None:
+                    connection.send(method, at.target, self._fields(at, headers), body)
+                begun = None
+                answer = await connection.head()
             except HttpError as failure:
-                self._drop(connection)
+                self.drop(connection)
                 silent = isinstance(failure, SilentError)
                 if silent or fresh or connection.heard or not (repeatable or not failure.sent):
                     raise
                 continue
             except BaseException:
-                self._drop(connection)
+                self.drop(connection)
                 raise
             exchange = Exchange(answer, connection, self)
             if answer.status not in _REDIRECT:
@@ -172,6 +196,9 @@ class HttpClient:
         except UrlError as error:
             raise HttpError(f"the server redirects: {error.message}", sent=False) from error
 
+    def _fields(self, at: Url, headers: Headers) -> Headers:
+        return [("Host", at.authority), ("Accept-Encoding", "identity"), *self._door.own_headers, *headers]
+
     # -- connections ------------------------------------------------------------------------------------------------
 
     def _reused(self) -> HttpConnection | None:
@@ -179,7 +206,7 @@ class HttpClient:
             connection = self._idle.pop()
             if connection.open and self._loop.time() - connection.idle_since < IDLE_S:
                 return connection
-            self._drop(connection)
+            self.drop(connection)
         return None
 
     async def _ended(self) -> HttpConnection | None:
@@ -251,19 +278,20 @@ class HttpClient:
             if self._sweep is None:
                 self._sweep = self._loop.call_later(IDLE_S, self._swept)
         elif connection not in self._idle:
-            self._drop(connection)
+            self.drop(connection)
 
     def _swept(self) -> None:
         """Connections that nobody would reuse any more are closed: a session that rests keeps none."""
         now, self._sweep = self._loop.time(), None
         for connection in [each for each in self._idle if not each.open or now - each.idle_since >= IDLE_S]:
             self._idle.remove(connection)
-            self._drop(connection)
+            self.drop(connection)
         if self._idle:
             oldest = min(each.idle_since for each in self._idle)
             self._sweep = self._loop.call_later(max(0.0, oldest + IDLE_S - now), self._swept)
 
-    def _drop(self, connection: HttpConnection) -> None:
+    def drop(self, connection: HttpConnection) -> None:
+        """End this one."""
         self._all.discard(connection)
         self._ending.discard(connection)
         connection.close()

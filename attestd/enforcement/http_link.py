@@ -1,9 +1,10 @@
 """What every link to an HTTP back end does: order, backpressure, failures, and what the server is told again.
 
-A message of the client becomes an ``Item``, which one task carries to the server. Order: what follows ``initialize``
-waits for its answer, and what follows ``notifications/initialized`` waits until it is accepted; everything else runs
-side by side, as HTTP does. An item that fails is answered as ``UnansweredError``, which says whether the server may
-have done it; it is never sent a second time unless the server is known not to have taken it, or it has no effect.
+A message of the client becomes an ``Item``, which a task carries to the server, or nobody as long as its answer is a
+plain one. Order: what follows ``initialize`` waits for its answer, and what follows ``notifications/initialized`` waits
+until it is accepted; everything else runs side by side, as HTTP does. An item that fails is answered as
+``UnansweredError``, which says whether the server may have done it; it is never sent a second time unless the server is
+known not to have taken it, or it has no effect.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from attestd.enforcement.effects import UnansweredError
 from attestd.enforcement.farewells import Words
 from attestd.enforcement.handshake import OWN_ID, Body, Handshake
 from attestd.enforcement.http_client import HttpClient
-from attestd.enforcement.http_wire import HttpError
+from attestd.enforcement.http_wire import HttpConnection, HttpError
 from attestd.enforcement.link import BAD_LINES, LinkOwner
 from attestd.errors import Cause
 from attestd.wire.methods import CLIENT_REQUESTS
@@ -42,7 +44,20 @@ _KEPT: Final = "cannot keep the session: "
 class Item:
     """One message on its way to the server."""
 
-    __slots__ = ("answered", "body", "data", "ended", "failure", "id", "internal", "method", "revision", "task")
+    __slots__ = (
+        "answered",
+        "begun",
+        "body",
+        "data",
+        "ended",
+        "failure",
+        "id",
+        "internal",
+        "method",
+        "revision",
+        "session",
+        "task",
+    )
 
     def __init__(self, body: Body, data: bytes, *, internal: bool = False) -> None:
         method, number = body.get("method"), body.get("id")
@@ -61,6 +76,10 @@ class Item:
         self.ended: asyncio.Event | None = None
         """Of who waits for it: set when the answer is here or will not come."""
         self.task: asyncio.Task[None] | None = None
+        self.begun: HttpConnection | None = None
+        """Where it was sent without a task."""
+        self.session: str | None = None
+        """The server's session that it was sent in then."""
 
     @property
     def settled(self) -> bool:
@@ -170,18 +189,52 @@ class HttpLink(ABC):
             self._gate = item
         if item.id is not None:
             self._waiting[item.id] = item
-        item.task = self._loop.create_task(self._run(item))  # without a callback: that would be a turn of the loop more
+        if not self._sent(item):
+            self._carry(item, self._exchange)
+
+    def _sent(self, item: Item) -> bool:
+        """Whether it is on its way without a task: its answer is told to ``_plain``."""
+        del item
+        return False
+
+    def _carry(self, item: Item, work: Callable[[Item], Awaitable[None]]) -> None:
+        item.task = self._loop.create_task(self._run(item, work))  # a callback of it would be a turn of the loop more
         self._tasks.add(item.task)
 
-    async def _run(self, item: Item) -> None:
+    async def _run(self, item: Item, work: Callable[[Item], Awaitable[None]]) -> None:
         try:
-            await self._exchange(item)
+            await work(item)
         except HttpError as failure:
             self._failed(item, failure)
         except Exception as error:  # noqa: BLE001 - told like that of any other task
             self._broken(error)
         finally:
             self._finished(item)
+
+    def _plain(self, item: Item, content: bytes | None) -> None:
+        """The answer to what ``_sent`` has sent; None: it is not plain, and a task's."""
+        if content is None:
+            self._carry(item, self._exchange)
+            return
+        if item.begun is not None:
+            self._client.release(item.begun)
+            item.begun = None
+        if not self._flow.is_set():
+            self._carry(item, partial(self._delivered, content))
+            return
+        try:
+            self._take(content, item)
+            demand_answer(item)
+        except HttpError as failure:
+            self._failed(item, failure)
+        except Exception as error:  # noqa: BLE001 - as in a task
+            self._broken(error)
+        finally:
+            self._finished(item)
+
+    async def _delivered(self, content: bytes, item: Item) -> None:
+        await self._receive(content, item)
+        demand_answer(item)
 
     def _finished(self, item: Item) -> None:
         """Nothing more is done about it. Idempotent."""
@@ -221,7 +274,10 @@ class HttpLink(ABC):
             return modern_revision(body) is not None
         if item.task is not None:
             item.task.cancel()
-            self._finished(item)  # a task that had not begun to run will not
+        if item.begun is not None:
+            self._client.drop(item.begun)
+            item.begun = None
+        self._finished(item)  # a task that had not begun to run will not
         self._loop.call_soon(self._failed, item, HttpError("it was cancelled", sent=True))
         return True
 
@@ -259,6 +315,9 @@ class HttpLink(ABC):
         """One message of the server; ``item`` is the request whose answer it may be."""
         if not self._flow.is_set():
             await self._flow.wait()
+        self._take(data, item)
+
+    def _take(self, data: bytes, item: Item | None) -> None:
         if not self._open:
             return
         try:
@@ -331,3 +390,10 @@ class HttpLink(ABC):
         """An error that nobody expects is our bug: the client is told, and so is the loop."""
         self._loop.call_exception_handler({"message": "a link to an HTTP server failed", "exception": error})
         self._gone(Cause.INTERNAL, f"{type(error).__name__}: {error}"[:256])
+
+
+def demand_answer(item: Item) -> None:
+    """What came was its answer. Raises HttpError."""
+    if item.answered is None:
+        text = f"the server ended its answer to {item.method} without a result"
+        raise item.failure or HttpError(text, sent=True, cause=Cause.SERVER_UNAVAILABLE)

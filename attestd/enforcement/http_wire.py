@@ -3,16 +3,18 @@
 Rules: one request at a time; the answer is pulled, so what nobody reads stays in the kernel and the server waits. An
 answer's head is at most 64 KiB, its content must not be encoded, and bytes that come without a request end the
 connection: they would be taken for the next answer. ``HttpError`` says whether a byte of the request may have left.
+Who waits for an answer is a coroutine, or for the plain ones that most are a callback, which costs a fraction.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from attestd.errors import AttestdError, Cause
+from attestd.wire.http_response import JSON
 from attestd.wire.http_upstream import AnswerError, AnswerHead, AnswerReader, RequestWriter
 
 BUFFER_BYTES: Final = 256 * 1024
@@ -20,10 +22,13 @@ BUFFER_BYTES: Final = 256 * 1024
 WRITE_BYTES: Final = 256 * 1024
 QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 """Linux only."""
+OK: Final = 200
 _INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _CLOSED: Final = "the server closed the connection"
 
 Headers = list[tuple[str, str]]
+Ready = Callable[[bytes | None], None]
+"""Told the content of a plain answer; None: ``HttpConnection.head`` says what came instead."""
 
 
 class HttpError(AttestdError):
@@ -54,6 +59,11 @@ class HttpConnection(asyncio.Protocol):
         self._keeps = True
         self._transport: asyncio.Transport | None = None
         self._wake: asyncio.Future[None] | None = None
+        self._ready: Ready | None = None
+        self._plain_bytes = 0
+        self._head: AnswerHead | None = None
+        self._failure: HttpError | None = None
+        """What ``_ready`` could not be told."""
         self._drained: asyncio.Future[None] | None = None
         self._paused = False
         self._busy = False
@@ -81,8 +91,14 @@ class HttpConnection(asyncio.Protocol):
 
     async def request(self, method: str, target: str, headers: Headers, body: bytes) -> AnswerHead:
         """Send one request and wait for the head of its answer. Raises HttpError."""
+        self.send(method, target, headers, body)
+        return await self.head()
+
+    def send(self, method: str, target: str, headers: Headers, body: bytes) -> None:
+        """Send one request. Raises HttpError."""
         self._busy = True
         self.sent = self.heard = False
+        self._head = self._failure = None
         self.used += 1
         try:
             data = self._writer.request(method, target, headers, body)
@@ -93,15 +109,26 @@ class HttpConnection(asyncio.Protocol):
         self._reader.begin()
         self.sent = True
         self._transport.write(data)
+
+    def tell(self, ready: Ready, limit: int) -> None:
+        """Call ``ready`` once, when the answer to what was sent is here, if it is a plain one.
+
+        That is status 200 and JSON of a stated length, at most ``limit`` bytes. What else comes, or that nothing will,
+        is told as None as soon as it is known, and is ``head``'s to say. Nobody is told after ``close``.
+        """
+        self._ready, self._plain_bytes = ready, limit
+        self._resume_reading()  # a long answer before this one may have stopped it
+        self._begin_patience()
+
+    async def head(self) -> AnswerHead:
+        """The head of the answer to what was sent. Raises HttpError."""
+        if self._failure is not None:
+            raise self._failure
         if self._drained is not None:
             await self._drain()
         while True:
-            try:
-                head = self._reader.head()
-            except AnswerError as error:
-                raise self._broken(str(error)) from error
+            head = self._begun()
             if head is not None:
-                self._keeps = head.keeps
                 return head
             await self._more()
 
@@ -136,12 +163,47 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         """End it now. Idempotent."""
         self._lost = True
+        self._ready = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._transport is not None:
             self._transport.abort()
         self._woken()
+
+    def _begun(self) -> AnswerHead | None:
+        """The head, once it is here."""
+        if self._head is None:
+            try:
+                self._head = head = self._reader.head()
+            except AnswerError as error:
+                raise self._broken(str(error)) from error
+            if head is not None:
+                self._keeps = head.keeps
+        return self._head
+
+    def _announce(self, ready: Ready) -> None:
+        """Tell who waits without a coroutine, if it is known by now what comes."""
+        content = None
+        try:
+            if self._silent:
+                raise self._too_silent()
+            head = self._begun()
+            if head is None:
+                if not self._lost:
+                    return
+            elif head.status == OK and head.media == JSON and self._reader.bounded(self._plain_bytes):
+                content = self._reader.whole()
+                if content is not None:
+                    self._finish()
+                elif not self._lost:
+                    self._acknowledge()
+                    return
+        except HttpError as failure:
+            self._failure = failure
+        self._ready = None
+        self._until = 0.0
+        ready(content)
 
     def _some(self) -> bytes | None:
         try:
@@ -187,15 +249,22 @@ class HttpConnection(asyncio.Protocol):
         if self.patience is None:
             await moment
             return
-        self._until = self._loop.time() + self.patience
-        if self._timer is None or self._timer.when() > self._until:
-            self._look_at(self._until)
+        self._begin_patience()
         try:
             await moment
         finally:
             self._until = 0.0
         if self._silent:
-            raise SilentError(f"the server was silent for {self.patience:.0f} s", sent=self.sent)
+            raise self._too_silent()
+
+    def _begin_patience(self) -> None:
+        if self.patience is not None:
+            self._until = self._loop.time() + self.patience
+            if self._timer is None or self._timer.when() > self._until:
+                self._look_at(self._until)
+
+    def _too_silent(self) -> SilentError:
+        return SilentError(f"the server was silent for {self.patience or 0:.0f} s", sent=self.sent)
 
     def _look_at(self, when: float) -> None:
         if self._timer is not None:
@@ -283,7 +352,9 @@ class HttpConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _woken(self) -> None:
-        if self._wake is not None:
+        if self._ready is not None:
+            self._announce(self._ready)
+        elif self._wake is not None:
             wake, self._wake = self._wake, None
             if not wake.done():
                 wake.set_result(None)

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import Final
 
 from attestd.enforcement.handshake import SESSION_ID
 from attestd.enforcement.http_client import Exchange, HttpClient
-from attestd.enforcement.http_link import SILENCE_S, HttpLink, Item
+from attestd.enforcement.http_link import SILENCE_S, HttpLink, Item, demand_answer
 from attestd.enforcement.http_wire import Headers, HttpError, SilentError
 from attestd.errors import Cause
 from attestd.wire.http_response import EVENTS, JSON
@@ -26,12 +27,15 @@ from attestd.wire.sse_parse import SseParser
 
 _CONTENT: Final[Headers] = [("Content-Type", JSON), ("Accept", f"{JSON}, {EVENTS}")]
 ERROR_BYTES: Final = 64 * 1024
+PLAIN_BYTES: Final = 64 * 1024
+"""The longest answer that is waited for without a task."""
 GRACE_S: Final = 1.0
 """How long a stream may stay open after its answer, so that its connection can be used again."""
 RESUMES: Final = 5
 """How often in a row a stream is taken up again without a new event."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
+_UNUSUAL: Final = frozenset({"initialize", "subscriptions/listen"})
 _REVISION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}\Z")
 _UNAVAILABLE: Final = frozenset({401, 402, 403, 407, 408, 421, 425, 429})
 _NOT_TAKEN: Final = _UNAVAILABLE | {503}
@@ -43,16 +47,37 @@ class StreamableLink(HttpLink):
     """One session's own, or a shared server's one."""
 
     _listening: asyncio.Task[None] | None = None
+    _to_listen = False
+    """The server's own stream is asked for in a moment: before any request of the client."""
+
+    def _sent(self, item: Item) -> bool:
+        """Whether it is on its way without a task, as requests are whose answers commonly are plain."""
+        if item.id is None or item.method in _UNUSUAL or self._to_listen:
+            return False
+        item.session = self.handshake.session_id if self._in_session(item) else None
+        item.begun = self._client.send(
+            "POST",
+            self._headers(item, item.session),
+            item.data,
+            patience=SILENCE_S,
+            ready=partial(self._plain, item),
+            limit=min(PLAIN_BYTES, self._limits.message_bytes),
+        )
+        return item.begun is not None
 
     async def _exchange(self, item: Item) -> None:
         again = False
+        begun, item.begun = item.begun, None
         while True:
             session = self.handshake.session_id if self._in_session(item) else None
+            if begun is not None:
+                session = item.session
             headers = self._headers(item, session)
             patience = None if item.method == "subscriptions/listen" else SILENCE_S
             exchange = await self._client.request(
-                "POST", headers, item.data, repeatable=not item.effectful, patience=patience
+                "POST", headers, item.data, repeatable=not item.effectful, patience=patience, begun=begun
             )
+            begun = None
             try:
                 status = exchange.answer.status
                 refused = await exchange.content(ERROR_BYTES) if status >= 400 else b""
@@ -92,6 +117,7 @@ class StreamableLink(HttpLink):
             await exchange.content(ERROR_BYTES)
             self.handshake.told(item.body)
             if item.method == "notifications/initialized" and self._listening is None:
+                self._to_listen = True
                 self._listening = self._spawn(self._listen())
         else:
             if item.method == "initialize":
@@ -105,11 +131,7 @@ class StreamableLink(HttpLink):
             else:
                 text = f"the server answered {item.method} with status {status} and {media[:64]!a}"
                 raise HttpError(text, sent=True, cause=Cause.SERVER_MALFORMED)
-            if item.answered is None:
-                if item.failure is not None:
-                    raise item.failure
-                text = f"the server ended its answer to {item.method} without a result"
-                raise HttpError(text, sent=True, cause=Cause.SERVER_UNAVAILABLE)
+            demand_answer(item)
 
     def _opened(self, session: str | None) -> None:
         if session is not None and not SESSION_ID.match(session):
@@ -239,6 +261,7 @@ class StreamableLink(HttpLink):
 
     async def _listened(self, parser: SseParser, session: str | None) -> bool:
         """One stream, or one renewal; False: the server has no such stream."""
+        self._to_listen = False
         exchange = await self._client.request("GET", self._stream_headers(parser), b"", repeatable=True)
         try:
             status = exchange.answer.status

@@ -200,6 +200,18 @@ class AnswerReader:
         self._left -= len(data)
         return data or None
 
+    def bounded(self, limit: int) -> bool:
+        """Whether the head says how long the content is, and that is at most ``limit`` bytes."""
+        return not self._chunked and self._left is not None and self._left <= limit
+
+    def whole(self) -> bytes | None:
+        """All of a bounded content at once; None: more bytes are needed."""
+        left = self._left or 0
+        if len(self._buffer) < left:
+            return None
+        self._left, self.complete = 0, True
+        return self._taken(left)
+
     # -- the head ---------------------------------------------------------------------------------------------------
 
     def _demand_head(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -30,9 +30,10 @@ async def _client(peer: HttpPeer) -> AsyncIterator[HttpClient]:
     client.close()
 
 
-def post(client: HttpClient, *, repeatable: bool = False) -> asyncio.Task[Exchange]:
+def post(client: HttpClient, *, repeatable: bool = False, patience: float | None = None) -> asyncio.Task[Exchange]:
     """A request under way."""
-    return asyncio.ensure_future(client.request("POST", [("X-Mine", "1")], b"{}", repeatable=repeatable))
+    request = client.request("POST", [("X-Mine", "1")], b"{}", repeatable=repeatable, patience=patience)
+    return asyncio.ensure_future(request)
 
 
 async def test_the_first_connection_is_made_before_the_first_request(peer: HttpPeer, client: HttpClient):
@@ -111,8 +112,34 @@ async def test_an_old_connection_is_not_used_again(peer: HttpPeer, client: HttpC
     assert await first.ended()
 
 
+async def told(client: HttpClient, *, repeatable: bool = False, patience: float | None = None) -> Exchange:
+    """A request that was sent without waiting, and whose answer is none that is told."""
+    said: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    begun = client.send("POST", [], b"{}", patience=patience, ready=said.set_result, limit=100)
+    assert begun is not None
+    assert await said is None
+    return await client.request("POST", [], b"{}", repeatable=repeatable, patience=patience, begun=begun)
+
+
+async def test_without_a_connection_nothing_is_sent(client: HttpClient):
+    """Who wants to wait for none is told so."""
+    assert client.send("POST", [], b"{}", patience=None, ready=lambda _: None, limit=100) is None
+    assert client.connections == 0
+
+
+async def test_what_cannot_be_said_is_not_sent(peer: HttpPeer, client: HttpClient):
+    """The connection is of no use afterwards."""
+    await client.prepare()
+    caller = await peer.caller()
+    assert client.send("POST", [("X", "a\nb")], b"{}", patience=None, ready=lambda _: None, limit=100) is None
+    assert await caller.ended()
+
+
+@pytest.mark.parametrize("way", [post, told])
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_a_reused_connection_that_dies(peer: HttpPeer, client: HttpClient, repeatable: bool):
+async def test_a_reused_connection_that_dies(
+    peer: HttpPeer, client: HttpClient, repeatable: bool, way: Callable[..., Awaitable[Exchange]]
+):
     """What has no effect is sent again on a new connection; anything else may have been done, and fails."""
     await client.prepare()
     caller = await peer.caller()
@@ -122,7 +149,7 @@ async def test_a_reused_connection_that_dies(peer: HttpPeer, client: HttpClient,
     exchange = await task
     await exchange.content(1)
     exchange.close()
-    task = post(client, repeatable=repeatable)
+    task = asyncio.ensure_future(way(client, repeatable=repeatable))
     await caller.request()
     caller.close()
     if repeatable:
@@ -183,7 +210,10 @@ async def test_redirects_that_are_not_followed(
     assert peer.none()
 
 
-async def test_a_silent_server_is_asked_once(peer: HttpPeer, client: HttpClient):
+@pytest.mark.parametrize("way", [post, told])
+async def test_a_silent_server_is_asked_once(
+    peer: HttpPeer, client: HttpClient, way: Callable[..., Awaitable[Exchange]]
+):
     """Also on a connection that was used before, and although the request could be repeated."""
     task = post(client)
     caller = await peer.caller()
@@ -192,7 +222,7 @@ async def test_a_silent_server_is_asked_once(peer: HttpPeer, client: HttpClient)
     exchange = await task
     await exchange.content(1)
     exchange.close()
-    asking = asyncio.ensure_future(client.request("POST", [], b"{}", repeatable=True, patience=0.05))
+    asking = asyncio.ensure_future(way(client, repeatable=True, patience=0.05))
     await caller.request()
     with pytest.raises(SilentError) as found:
         await asking

@@ -46,9 +46,10 @@ class Table:
         self.annotations: dict[str, Any] = {}
         self.door = PlainDoor(peer.port)
         self.farewells = Farewells(asyncio.get_running_loop(), self.door)
+        self.client = HttpClient(asyncio.get_running_loop(), self.door)
         self.link = StreamableLink(
             loop=asyncio.get_running_loop(),
-            client=HttpClient(asyncio.get_running_loop(), self.door),
+            client=self.client,
             owner=self.owner,
             limits=Limits(message_bytes=1 << 20),
             annotations=self.annotations,
@@ -78,13 +79,16 @@ class Table:
         return caller
 
 
-@pytest.fixture(name="table")
-async def _table(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Table]:
+@pytest.fixture(name="table", params=["new", "rested"])
+async def _table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Table]:
+    """The first request has a connection that rests, or none: then a task carries it."""
     monkeypatch.setattr(streamable_link, "RETRY_S", 0.01)
     monkeypatch.setattr(streamable_link, "GRACE_S", 0.05)
     peer = HttpPeer()
     await peer.start()
     table = Table(peer)
+    if request.param == "rested":
+        await table.client.prepare()
     yield table
     table.link.close()
     peer.stop()
@@ -158,6 +162,7 @@ async def test_cancelling_a_modern_request_closes_its_stream(table: Table):
     assert table.peer.none()
 
 
+@pytest.mark.parametrize("table", ["new"], indirect=True)
 async def test_what_is_cancelled_before_it_was_sent_takes_no_room(table: Table):
     """Requests whose cancellation came with them are never sent, and do not count as waiting for ever."""
     number = 0
@@ -168,6 +173,51 @@ async def test_what_is_cancelled_before_it_was_sent_takes_no_room(table: Table):
     await until(lambda: len(table.owner.failures) == number)
     _, request = await table.asked(ask(99, "tools/call", name="a", arguments={}, _meta=META))
     assert request.json["id"] == 99
+
+
+async def test_cancelling_what_was_sent_closes_its_connection(table: Table):
+    """Before a byte of the answer came; what comes then is nobody's."""
+    caller, _ = await table.asked(ask(1, "tools/call", name="x", _meta=META))
+    table.link.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})
+    assert await caller.ended()
+    assert "cancelled" in getattr(await table.owner.answer(1), "message", "")
+    other, _ = await table.asked(ask(2, "tools/list", _meta=META))
+    await other.json(result(2, tools=[]))
+    assert getattr(await table.owner.answer(2), "kind", None) is Kind.RESULT
+    assert not table.owner.gone
+
+
+async def test_an_answer_waits_for_a_client_that_does_not_read(table: Table):
+    """Backpressure holds for an answer in one piece, too."""
+    caller, _ = await table.asked(ask(1, "tools/list", _meta=META))
+    table.link.pause()
+    await caller.json(result(1, tools=[]))
+    other, _ = await table.asked(ask(2, "tools/list", _meta=META))
+    assert table.owner.messages == []
+    table.link.resume()
+    assert getattr(await table.owner.answer(1), "kind", None) is Kind.RESULT
+    await other.json(result(2, tools=[]))
+    assert getattr(await table.owner.answer(2), "kind", None) is Kind.RESULT
+
+
+async def test_one_connection_for_calls_in_turn(table: Table):
+    """Answers in one piece, in two, of a length and in chunks, long ones: each is its own request's."""
+    caller = None
+    for number, size in enumerate((10, 100_000, 20, 30), 1):
+        table.link.send(ask(number, "tools/call", name="x", _meta=META))
+        caller = caller or await table.peer.caller()
+        assert (await caller.request()).json["id"] == number
+        body = json.dumps(result(number, content=[], text="x" * size)).encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        if number % 2:
+            await caller.raw(head + b"Content-Length: %d\r\n\r\n" % len(body))
+            await asyncio.sleep(0.01)
+            await caller.raw(body)
+        else:
+            await caller.raw(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        answer = await table.owner.answer(number)
+        assert getattr(answer, "kind", None) is Kind.RESULT
+    assert table.peer.none()
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
@@ -334,6 +384,53 @@ async def test_a_forgotten_session_is_begun_again(table: Table, status: int, bod
     assert [message.id for message in table.owner.messages] == [1, 2, 3]
 
 
+async def test_the_servers_own_stream_comes_before_what_waited(table: Table):
+    """What a request sets off is told on it, so it must not be late: it has the connection that rests."""
+    table.link.send(INITIALIZE)
+    first, _ = await table.arrived()
+    table.link.send(INITIALIZED)
+    table.link.send(ask(2, "tools/call", name="x"))
+    await first.json(result(1, protocolVersion="2025-11-25"))
+    assert (await first.request()).json == INITIALIZED
+    await first.answer(202)
+    assert (await first.request()).method == "GET"
+    second, request = await table.arrived()
+    assert request.json["id"] == 2
+    await second.json(result(2, content=[]))
+    await table.owner.answer(2)
+
+
+@pytest.mark.parametrize("rested", [False, True])
+async def test_a_forgotten_session_is_begun_again_once(table: Table, rested: bool):
+    """Though several requests were under way in it, and some hear of it only when it has been begun again."""
+    await (await table.opened("Mcp-Session-Id: s-1")).answer(405, b"", "Connection: close")
+    if rested:
+        for _ in range(2):
+            await table.client.prepare()
+    callers = {}
+    for number in (2, 3):
+        table.link.send(ask(number, "tools/list"))
+    for _ in range(2):
+        caller, request = await table.arrived()
+        callers[request.json["id"]] = caller
+    await callers[2].answer(404, b"", "Connection: close")
+    caller, request = await table.arrived()
+    assert request.json["method"] == "initialize"
+    opened = result(request.json["id"], protocolVersion="2025-11-25")
+    await caller.json(opened, "Mcp-Session-Id: s-2", "Connection: close")
+    caller, request = await table.arrived()
+    assert request.json["method"] == "notifications/initialized"
+    await caller.answer(202, b"", "Connection: close")
+    caller, request = await table.arrived()
+    assert (request.json["id"], request.headers["mcp-session-id"]) == (2, "s-2")
+    await caller.json(result(2, tools=[]), "Connection: close")
+    await callers[3].answer(404, b"", "Connection: close")
+    caller, request = await table.arrived()
+    assert (request.json["id"], request.headers["mcp-session-id"]) == (3, "s-2")
+    await caller.json(result(3, tools=[]), "Connection: close")
+    await table.owner.answer(3)
+
+
 async def test_a_restarted_server_of_another_revision(table: Table):
     """The client would have to notice, so the session ends."""
     await (await table.opened("Mcp-Session-Id: s-1")).answer(405, b"", "Connection: close")
@@ -353,6 +450,7 @@ async def test_404_without_a_session_is_an_answer(table: Table):
     assert table.peer.none()
 
 
+@pytest.mark.parametrize("table", ["new"], indirect=True)
 async def test_a_server_that_is_not_there(table: Table):
     """The request was never sent, so the client may retry; once the server is back, it is served."""
     table.peer.stop()
@@ -366,6 +464,7 @@ async def test_a_server_that_is_not_there(table: Table):
     await table.owner.answer(3)
 
 
+@pytest.mark.parametrize("table", ["new"], indirect=True)
 async def test_a_stranger_in_the_servers_place(table: Table):
     """The request fails as untrusted, and the link goes on when the right one is back."""
     table.door.refusal = ServerError(Cause.SERVER_UNTRUSTED, "a stranger")
