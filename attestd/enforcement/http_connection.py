@@ -247,7 +247,10 @@ class HttpConnection:
         if self._reader.idle:
             self._since = self._loop.time()
         self._reader.feed(data)
-        self._advance()
+        if self._exchange is None:
+            self._advance()
+        else:
+            self._resume()
 
     def _advance(self) -> None:
         """Take one request. If it was answered at once, the next one waits until the others had their turn."""

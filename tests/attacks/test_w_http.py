@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.http_client import PLACES, Booth, Caller, calling
@@ -217,6 +220,43 @@ def test_too_much(http: Booth, caller: Caller):
         caller.post(b"[" * 100_000, "deep", content_type="application/json")
         assert caller.response("deep").status == 400
         assert "result" in other.call().json
+
+
+@pytest.mark.attack("W13")
+def test_a_client_that_sends_ahead(http: Booth, caller: Caller):
+    """While its call is under way, requests behind it wait with the client, not in the daemon's memory."""
+    assert http.instance.process is not None
+    daemon = psutil.Process(http.instance.process.pid)
+    caller.initialize()
+    before = daemon.memory_info().rss
+    caller.post(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "slow", "arguments": {"seconds": 60}}},
+        "late",
+    )
+    request = http.request("much", caller.place)
+    much = request.replace(b"\r\n\r\n", b"\r\nX-Pad: " + b"x" * 4096 + b"\r\n\r\n", 1) * 250
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        with contextlib.suppress(OSError):  # its process is killed while it cannot write
+            for sent in range(64):  # noqa: B007 - it is looked at
+                caller.send(much, "late")
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        deadline, quiet = time.monotonic() + 20, -1
+        while time.monotonic() < deadline and quiet != sent < 63:
+            quiet = sent
+            time.sleep(1)
+        grown = daemon.memory_info().rss - before
+    finally:
+        caller.process.kill()
+        sending.join()
+    assert sent < 32
+    assert grown < 16 << 20
+    assert "much" not in http.marks()
 
 
 @pytest.mark.attack("W13")

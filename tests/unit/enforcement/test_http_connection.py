@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from attestd.enforcement import http_connection as module
+from attestd.enforcement.client_end import READ_BYTES
 from tests.support.http_inside import HttpInside
 from tests.support.waiting import until
 
@@ -47,6 +49,25 @@ async def test_requests_sent_ahead_wait_for_their_turn(inside: HttpInside, unix:
         assert (await web.response()).json["id"] == name
         if name == "a":
             assert (await inside.forwarded())["id"] == "b"
+
+
+async def test_what_is_sent_ahead_waits_with_the_client(inside: HttpInside):
+    """Beyond a bound it stays in the kernel, and is taken when the request before it was answered."""
+    web = inside.connect()
+    session = await inside.session(web)
+    await web.send(raw({**PING, "id": "a"}, session))
+    assert (await inside.forwarded())["id"] == "a"
+    connection = next(iter(inside.front.connections))
+    pings = [raw({**PING, "id": number}, session, f"X-Pad: {'x' * 2000}\r\n") for number in range(500)]
+    sending = asyncio.ensure_future(web.send(b"".join(pings)))
+    await until(lambda: not connection._reading)
+    assert module.AHEAD_BYTES < connection._reader.buffered <= module.AHEAD_BYTES + READ_BYTES
+    assert not sending.done()
+    for number in ("a", *range(len(pings))):
+        await inside.far.send({"jsonrpc": "2.0", "id": number, "result": {}})
+        assert (await web.response()).json["id"] == number
+        assert connection._reader.buffered <= module.AHEAD_BYTES + READ_BYTES
+    await sending
 
 
 async def test_connection_close_is_obeyed(inside: HttpInside):
