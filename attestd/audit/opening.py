@@ -133,9 +133,8 @@ def _resume(directory: int, keys: KeyStore, found: Scan, *, number: int, origin:
             "dropped_sha256": found.dropped_sha256,
             "last_seq": writer.size - 1,
         }
-        frame, when = writer.encode(Entry(kind="log", id="recovered", detail=detail), now_ns)
-        segment.replace_tail(frame, found.file_end)
-        writer.advance(frame, when)
+        recovered = Entry(kind="log", id="recovered", detail=detail)
+        writer.append(recovered, now_ns, write=lambda frame: segment.replace_tail(frame, found.file_end))
     if lost:
         _note_lost_key(writer, key, now_ns)
     keys.destroy_others(key)

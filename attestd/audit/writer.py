@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 
 import msgspec
@@ -81,37 +82,27 @@ class Writer:
         """Where the log ends now."""
         return Head(size=self.size, chain=self.position.chain.hex(), root=self.position.tree.root().hex())
 
-    def append(self, entry: Entry, time_ns: int) -> int:
-        """Write one record; its sequence number. Raises AuditUnavailableError."""
+    def append(self, entry: Entry, time_ns: int, write: Callable[[bytes], None] | None = None) -> int:
+        """Write one record; its sequence number. Raises AuditUnavailableError; what ``write`` raises, if it writes."""
         position = self.position
         if position.tree.size - position.checkpoint_size >= MAX_UNSEALED:
             raise AuditUnavailableError(
                 f"cannot append to the audit log: {self.unsealed} records wait for a checkpoint, the limit is reached",
                 hint="look at the last audit error in `attestctl status`; calls wait until a checkpoint is signed",
             )
-        frame, when = self.encode(entry, time_ns)
-        self.segment.write(frame)
-        return self.advance(frame, when)
-
-    def encode(self, entry: Entry, time_ns: int) -> tuple[bytes, int]:
-        """The frame of the next record and its time, nothing written. Raises AuditUnavailableError when too large."""
-        position = self.position
         if time_ns < position.last_ns:
             if position.last_ns - time_ns >= _SET_BACK_NS:
                 entry = msgspec.structs.replace(entry, detail={**entry.detail, "clock": time_ns})
             time_ns = position.last_ns
+        seq = position.tree.size
         try:
-            return chain.encode_entry(position.chain, position.tree.size, time_ns, entry), time_ns
+            frame = chain.encode_entry(position.chain, seq, time_ns, entry)
         except ValueError as error:
             raise AuditUnavailableError(
-                f"cannot append record {position.tree.size}: {error}",
+                f"cannot append record {seq}: {error}",
                 hint="the caller's evidence is too large to be recorded; look at its command lines",
             ) from None
-
-    def advance(self, frame: bytes, time_ns: int) -> int:
-        """Account for a record frame that is written; its sequence number."""
-        position = self.position
-        seq = position.tree.size
+        (write or self.segment.write)(frame)
         position.chain = sha256(frame).digest()
         position.tree.append_data(frame)
         position.last_ns = time_ns

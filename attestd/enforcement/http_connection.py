@@ -68,7 +68,7 @@ class HttpExchange:
     def __init__(self, connection: HttpConnection, request: HttpRequest) -> None:
         self.connection = connection
         self.request = request
-        self.takes_json, self.takes_events = accepted(request)
+        self.takes_json, self.takes_events = accepted(request.head)
         self.open = True
         """Whether something may still be written."""
         self.streaming = False
@@ -153,6 +153,7 @@ class HttpConnection:
         self._loop = loop
         self._sock = sock
         self._fd = sock.fileno()
+        self._unix = caller.unix
         self.caller = caller
         self._reader = RequestReader(body_bytes)
         self._respond = respond
@@ -229,7 +230,7 @@ class HttpConnection:
 
     def _readable(self) -> None:
         try:
-            if self.caller.unix:
+            if self._unix:
                 data, writer = SocketEnd(self._sock).read()
             else:
                 data, writer = self._sock.recv(READ_BYTES), self.caller.peer.pid
@@ -244,9 +245,8 @@ class HttpConnection:
             self._foreign(self, writer)
             self.close()
             return
-        if self._reader.idle:
+        if self._reader.feed(data):
             self._since = self._loop.time()
-        self._reader.feed(data)
         if self._exchange is None:
             self._advance()
         else:
@@ -258,16 +258,17 @@ class HttpConnection:
             return
         try:
             found = self._reader.next()
-            if found == CONTINUE:
-                self.write(INTERIM)
-            elif isinstance(found, HttpRequest):
-                self.last = found.closes
+            if type(found) is HttpRequest:
+                self.last = found.head.closes
                 self._exchange = HttpExchange(self, found)
                 self._respond(self._exchange)
+            elif found == CONTINUE:
+                self.write(INTERIM)
         except HttpRefusal as refusal:
             self._refuse(refusal)
             return
-        self._resume()
+        if found is not None or not self._reading:
+            self._resume()
 
     def _refuse(self, refusal: HttpRefusal) -> None:
         """An HTTP error. What follows in the stream cannot be told apart, so it is the last word."""

@@ -34,16 +34,18 @@ from attestd.errors import Cause
 from attestd.evidence.model import Peer
 from attestd.wire.era import era_of
 from attestd.wire.framing import Line
-from attestd.wire.http_request import HttpRefusal, HttpRequest
+from attestd.wire.http_request import HttpRefusal, RequestHead
 from attestd.wire.http_rules import (
     LAST_EVENT,
     SESSION,
     VERSION,
+    Routing,
     demand_headers,
     demand_json,
     demand_own,
     demand_token,
     is_modern,
+    routing,
 )
 from attestd.wire.methods import LEGACY, client_row, revision_of
 from attestd.wire.model import Era, Json, Kind, Limits, Message, WireError
@@ -60,6 +62,20 @@ _CAUSES: Final = {403: Cause.NOT_FOUND, 413: Cause.TOO_LARGE, 414: Cause.TOO_LAR
 """What a refusal of HTTP itself is recorded as, where it is not malformed."""
 
 Key = tuple[object, ...]
+
+
+class Way(msgspec.Struct, frozen=True):
+    """Where the head of a POST leads that keeps every rule. The same head leads there again, on its connection."""
+
+    origins: tuple[str, ...]
+    """Which were allowed then."""
+    server: str
+    endpoint: str
+    session: str | None
+    """The one that it names."""
+    modern: bool
+    """It declares the modern era."""
+    routing: Routing
 
 
 class Opener(Protocol):
@@ -153,67 +169,91 @@ class HttpFront:
 
     def respond(self, exchange: HttpExchange) -> None:
         """One request. Raises HttpRefusal."""
-        request, caller = exchange.request, exchange.connection.caller
-        demand_own(request, caller.hosts, self._origins())
-        server, endpoint = _place(request.path, caller.server) if caller.events is None else _sealed(request, caller)
-        if endpoint not in _ENDPOINTS or server is None:
-            exchange.refuse(404, "nothing is served at this path")
+        head = exchange.request.head
+        way: Way | None = head.found
+        if way is not None and way.origins is self._origins():
+            if self._outdated(exchange.connection.caller, way.server):
+                exchange.abort()
+            else:
+                self._post(exchange, way)
             return
-        if request.method not in _ALLOWED[endpoint]:
-            exchange.refuse(405, f"this path does not serve {request.method}", {"Allow": _ALLOWED[endpoint]})
+        found = self._found(exchange)
+        if found is None:
             return
-        if self._outdated(caller, server):
-            exchange.abort()
-            return
-        if request.method != "POST" and request.body:
-            raise HttpRefusal(400, f"cannot accept the request: {request.method} with a body")
+        server, endpoint = found
+        if head.method != "POST" and exchange.request.body:
+            raise HttpRefusal(400, f"cannot accept the request: {head.method} with a body")
         if endpoint == "sse":
             self._hear(exchange, server)
-        elif request.method == "POST":
-            demand_json(request)
-            self._post(exchange, server, endpoint)
-        else:
+        elif head.method != "POST":
             self._of_session(exchange, server)
+        else:
+            head.found = way = self._way(exchange, server, endpoint)
+            if way is not None:
+                self._post(exchange, way)
 
-    def _post(self, exchange: HttpExchange, server: str, endpoint: str) -> None:
-        request, caller = exchange.request, exchange.connection.caller
+    def _found(self, exchange: HttpExchange) -> tuple[str, str] | None:
+        """Server and endpoint, if whoever asks may ask there; otherwise it was answered. Raises HttpRefusal."""
+        head, caller = exchange.request.head, exchange.connection.caller
+        demand_own(head, caller.hosts, self._origins())
+        server, endpoint = _place(head.path, caller.server) if caller.events is None else _sealed(head, caller)
+        if endpoint not in _ENDPOINTS or server is None:
+            exchange.refuse(404, "nothing is served at this path")
+        elif head.method not in _ALLOWED[endpoint]:
+            exchange.refuse(405, f"this path does not serve {head.method}", {"Allow": _ALLOWED[endpoint]})
+        elif self._outdated(caller, server):
+            exchange.abort()
+        else:
+            return server, endpoint
+        return None
+
+    def _way(self, exchange: HttpExchange, server: str, endpoint: str) -> Way | None:
+        """Where a POST leads; None: it was answered. Raises HttpRefusal."""
+        head = exchange.request.head
+        demand_json(head)
         if not (exchange.takes_json or exchange.takes_events):
             exchange.refuse(406, "cannot answer: expected application/json or text/event-stream in Accept")
-            return
-        line = Line(_one_line(request.body), request.start, request.end)
+            return None
         if endpoint == "message":
-            name: str | None = (parse_qs(request.query).get("sessionId") or [""])[0]
+            name: str | None = (parse_qs(head.query).get("sessionId") or [""])[0]
         else:
-            name = demand_token(request, SESSION)
-        modern = endpoint == "mcp" and is_modern(request)
-        if name is None or modern:
-            self._unnamed(exchange, server, line, modern=modern)
-        elif (session := self._find(server, name, caller)) is None:
+            name = demand_token(head, SESSION)
+        modern = endpoint == "mcp" and is_modern(head)
+        return Way(self._origins(), server, endpoint, name, modern, routing(head))
+
+    def _post(self, exchange: HttpExchange, way: Way) -> None:
+        request, caller = exchange.request, exchange.connection.caller
+        if way.session is None or way.modern:
+            self._unnamed(exchange, way)
+        elif (session := self._find(way.server, way.session, caller)) is None:
             exchange.refuse(404, "there is no such session")
-        elif (version := request.header(VERSION)) is not None and revision_of(version) not in LEGACY:
+        elif (version := request.head.header(VERSION)) is not None and revision_of(version) not in LEGACY:
             exchange.refuse(400, f"cannot accept protocol version {version[:32]!a}")
         else:
             caller.marks.shown(request.start)
-            session.submit(exchange, line)
+            session.submit(exchange, Line(_one_line(request.body), request.start, request.end))
 
-    def _unnamed(self, exchange: HttpExchange, server: str, line: Line, *, modern: bool) -> None:
+    def _unnamed(self, exchange: HttpExchange, way: Way) -> None:
         """A message without a session: the first of one, or of 2026-07-28, or out of place."""
-        caller = exchange.connection.caller
-        message = self._parsed(line)
-        if message is None:
-            self._pooled(exchange, server, line, None, modern=modern)
+        request, caller, server, modern = exchange.request, exchange.connection.caller, way.server, way.modern
+        data = _one_line(request.body)
+        try:
+            message = parse_message(data, self._limits())
+        except WireError:  # the session says so, and records it
+            self._pooled(exchange, server, Line(data, request.start, request.end), None, modern=modern)
             return
-        line = Line(line.data, line.start, line.end, message)
+        line = Line(data, request.start, request.end, message)
         if not modern and message.method == "initialize" and message.kind is Kind.REQUEST:
             self._begin(exchange, server, line)
         elif not modern and era_of(message) is not Era.MODERN:
             self._pooled(exchange, server, line, message, modern=False)
         else:
             try:
-                demand_headers(exchange.request, message)
+                if not way.routing.agrees(message):
+                    demand_headers(request.head, message)
                 if message.method == "tools/call":
                     known = self._annotations(server, caller.attested.result.uid, message.params.get("name"))
-                    demand_params(exchange.request, message, known)
+                    demand_params(request.head, message, known)
             except WireError as error:
                 self._pooled(exchange, server, error, message, modern=True)
                 return
@@ -227,7 +267,8 @@ class HttpFront:
     def _unproven(self, exchange: HttpExchange, server: str, message: Message) -> bool:
         """Whether it may be older than the attestation, and was not sent again yet to an address that tells."""
         request, caller = exchange.request, exchange.connection.caller
-        told = (parse_qs(request.query).get("proof") or [""])[0] if request.query else ""
+        query = request.head.query
+        told = (parse_qs(query).get("proof") or [""])[0] if query else ""
         if told and any(each.knows(told) for each in self._kept.get((server, *caller.bound), ())):
             caller.marks.shown(request.start)
         row = client_row(message.method or "")
@@ -240,14 +281,8 @@ class HttpFront:
         session = session or self._open(exchange, server, "pool", secrets.token_hex(8))
         if session is not None:
             session.modern = True
-            address = f"{exchange.request.path}?proof={session.secret}"
+            address = f"{exchange.request.head.path}?proof={session.secret}"
             exchange.answer(307, (b"{}\n",), {"Location": address})
-
-    def _parsed(self, line: Line) -> Message | None:
-        try:
-            return parse_message(line.data, self._limits())
-        except WireError:
-            return None  # the session says so, and records it
 
     def _begin(self, exchange: HttpExchange, server: str, line: Line) -> None:
         """``initialize``: a session of its own."""
@@ -273,23 +308,23 @@ class HttpFront:
 
     def _of_session(self, exchange: HttpExchange, server: str) -> None:
         """GET and DELETE."""
-        request, caller = exchange.request, exchange.connection.caller
-        name = demand_token(request, SESSION)
+        head, caller = exchange.request.head, exchange.connection.caller
+        name = demand_token(head, SESSION)
         if name is None:
             allowed = {"Allow": "POST"}
-            exchange.refuse(405, f"this path serves {request.method} only within a session", allowed)
+            exchange.refuse(405, f"this path serves {head.method} only within a session", allowed)
             return
         session = self._find(server, name, caller)
         if session is None or session.kind != "session":
             exchange.refuse(404, "there is no such session")
-        elif request.method == "DELETE":
+        elif head.method == "DELETE":
             session.leave()
             exchange.answer(200, (b"{}\n",))
         elif not exchange.takes_events:
             exchange.refuse(406, "cannot answer: expected text/event-stream in Accept")
         else:
-            caller.marks.shown(request.start)
-            why = session.attach(exchange, demand_token(request, LAST_EVENT))
+            caller.marks.shown(exchange.request.start)
+            why = session.attach(exchange, demand_token(head, LAST_EVENT))
             if why:
                 self._refused(server, caller.peer, Cause.NOT_FOUND, why)
                 exchange.refuse(404 if why.startswith("no") else 400, why)
@@ -315,9 +350,11 @@ class HttpFront:
 
     def _outdated(self, caller: HttpCaller, server: str) -> bool:
         """Whether the process executed something since this connection was attested; recorded."""
-        sessions = self._kept.get((server, *caller.bound), ())
-        if all(session.watch is caller.watch for session in sessions):
-            return False  # which every session asks with every message
+        for session in self._kept.get((server, *caller.bound), ()):
+            if session.watch is not caller.watch:
+                break
+        else:
+            return False  # every session asks its own with every message
         cause = caller.watch.verify(caller.peer.pid)
         if cause is None:
             return False
@@ -369,14 +406,14 @@ def _place(path: str, own: str | None) -> tuple[str | None, str]:
     return parts[0], parts[1]
 
 
-def _sealed(request: HttpRequest, caller: HttpCaller) -> tuple[str | None, str]:
+def _sealed(head: RequestHead, caller: HttpCaller) -> tuple[str | None, str]:
     """Server and endpoint on the port of a sealed server: every path but ``.well-known`` is its own."""
-    parts = request.path.strip("/").split("/")
+    parts = head.path.strip("/").split("/")
     if parts[0] == ".well-known":
         return None, ""
     if parts == [caller.server, "message"]:
         return caller.server, "message"
-    hearing = request.method == "GET" and (parts[-1] == "sse" or request.path == caller.events)
+    hearing = head.method == "GET" and (parts[-1] == "sse" or head.path == caller.events)
     return caller.server, "sse" if hearing else "mcp"
 
 

@@ -38,6 +38,7 @@ SILENCE_S: Final = 3600.0
 """How long an ordinary request waits without a byte of the server."""
 _EFFECTFUL: Final = frozenset(row.name for row in CLIENT_REQUESTS if row.effectful)
 _OPENING: Final = frozenset({"initialize", "notifications/initialized"})
+CANCELLED: Final = "notifications/cancelled"
 _KEPT: Final = "cannot keep the session: "
 
 
@@ -142,7 +143,7 @@ class HttpLink(ABC):
 
     def send(self, body: dict[str, Any], line: bytes | None = None) -> None:
         """One message to the server; ``line`` is its serialisation, where it is at hand."""
-        if not self._open or self._aborted(body):
+        if not self._open or (body.get("method") == CANCELLED and self._aborted(body)):
             return
         item = Item(body, to_bytes(body) if line is None else line.rstrip(b"\n"))
         self._unsent += len(item.data)
@@ -265,8 +266,6 @@ class HttpLink(ABC):
 
     def _aborted(self, body: Body) -> bool:
         """In the modern era a request is cancelled by closing its stream; there is no message for it."""
-        if body.get("method") != "notifications/cancelled":
-            return False
         params = body.get("params")
         number = params.get("requestId") if isinstance(params, dict) else None
         item = self._waiting.get(number) if isinstance(number, str | int) else None
@@ -335,7 +334,8 @@ class HttpLink(ABC):
             item.answered = message
             item.end()
             self.handshake.answered(item.body, message)
-            self._learn(item, message)
+            if item.method == "tools/list":
+                self._learn(message)
             if item.internal:
                 return
         if not (isinstance(message.id, str) and message.id.startswith(OWN_ID)):
@@ -351,9 +351,9 @@ class HttpLink(ABC):
         if self.bad_lines >= BAD_LINES:
             self._gone(Cause.SERVER_MALFORMED, f"the server sent {BAD_LINES} messages that are not MCP")
 
-    def _learn(self, item: Item, message: ServerMessage) -> None:
+    def _learn(self, message: ServerMessage) -> None:
         """Which arguments of its tools the server wants in headers."""
-        if item.method != "tools/list" or message.result is None:
+        if message.result is None:
             return
         if not self._annotations and ANNOTATION.encode() not in bytes(message.result):
             return

@@ -129,8 +129,10 @@ class HttpSession:
         exchange.gone = lambda: self._left(call)
         if self.kind == "events":
             exchange.accepted()
-        self._queue.append(call)
-        self._drain()
+        if self._queue or self._held_up:
+            self._queue.append(call)
+        else:
+            self._mediate(call)
 
     def attach(self, exchange: HttpExchange, last_event_id: str | None) -> str:
         """One GET: the client's own stream, or the rest of one that broke. Empty, or why not."""
@@ -214,13 +216,17 @@ class HttpSession:
 
     def has(self, request_id: str | int) -> bool:
         """Whether a request with this id waits, for its answer or for its turn."""
-        waiting = request_id in self.session.outstanding or request_id in self._calls
-        return waiting or any(call.asked == request_id for call in self._queue)
+        if request_id in self.session.outstanding or request_id in self._calls:
+            return True
+        return bool(self._queue) and any(call.asked == request_id for call in self._queue)
 
     # -- the server's side: implements ``link.LinkOwner`` -----------------------------------------------------------
 
     def server_message(self, message: ServerMessage) -> None:
         """From the link."""
+        if message.method is None:  # an answer goes where its request came from
+            self._carry_out(self.session.server_message(message, MessageClock()))
+            return
         before, self._related, self._general = (self._related, self._general), self._asker(message), _own(message)
         self._carry_out(self.session.server_message(message, MessageClock()))
         self._related, self._general = before
@@ -265,8 +271,13 @@ class HttpSession:
     # -- effects ----------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
-        while self._queue and not self._closed and not self._uplink.congested and self._current is None:
+        while self._queue and not self._held_up:
             self._mediate(self._queue.popleft())
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether nothing can be mediated now: for the server's sake, or while something else is."""
+        return self._closed or self._current is not None or self._uplink.congested
 
     def _mediate(self, call: Call) -> None:
         """Steps 3 to 7 for what one POST brought."""
@@ -290,18 +301,18 @@ class HttpSession:
         for effect in effects:
             if self._closed:
                 return
-            match effect:
-                case ToClient(reply=True):
+            if type(effect) is ToServer:
+                self._uplink.send(effect)
+            elif type(effect) is ToClient:
+                if effect.reply:
                     self._reply(effect)
-                case ToClient(chunks=chunks):
-                    self._tell(chunks)
-                case ToServer():
-                    self._uplink.send(effect)
-                case Withdraw(request_id=request_id):
-                    if self._uplink.withdraw(request_id):
-                        self.session.unsent(request_id)
-                case End(cause=cause, text=text):
-                    self._close(cause, text)
+                else:
+                    self._tell(effect.chunks)
+            elif type(effect) is Withdraw:
+                if self._uplink.withdraw(effect.request_id):
+                    self.session.unsent(effect.request_id)
+            elif type(effect) is End:
+                self._close(effect.cause, effect.text)
 
     def _reply(self, effect: ToClient) -> None:
         call = self._current

@@ -296,11 +296,13 @@ class HttpConnection(asyncio.Protocol):
             self.close()
             return
         self.heard = True
-        self._reader.feed(data)
-        if self._reader.buffered > BUFFER_BYTES and not self._paused and self._transport is not None:
+        if self._reader.feed(data) > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        self._woken()
+        if self._ready is not None:
+            self._announce(self._ready)
+        else:
+            self._woken()
 
     def eof_received(self) -> bool:
         """The server says no more."""

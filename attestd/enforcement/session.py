@@ -65,6 +65,9 @@ from attestd.wire.server import ResultHead, ServerMessage, forward, parse_server
 _OPEN, _DRAINING, _ENDED = State.OPEN, State.DRAINING, State.ENDED  # names are found faster than members
 _REQUEST, _ANSWERS, _UNKNOWN = Kind.REQUEST, (Kind.RESULT, Kind.ERROR), Era.UNKNOWN
 
+Parse = Callable[[], CallRequest | Message]
+"""Step 3 of one message. Raises WireError."""
+
 
 class Session:
     """One client connection on one server."""
@@ -123,8 +126,10 @@ class Session:
             self._run(raiser(line), None, writer_pid, clock, effects)
         elif self.revision == BATCH_REVISION and line.data[:1] == b"[":
             self._batch(line, writer_pid, clock, effects)
+        elif line.message is None:
+            self._run(partial(self._parse, line.data), line, writer_pid, clock, effects)
         else:
-            self._run(partial(self._parse, line), line, writer_pid, clock, effects)
+            self._run(partial(self._classified, line.message), line, writer_pid, clock, effects)
         return effects
 
     def foreign_writer(self, writer_pid: int, clock: Clock) -> list[Effect]:
@@ -253,8 +258,8 @@ class Session:
 
     # -- steps 3 to 7 -----------------------------------------------------------------------------------------------
 
-    def _parse(self, line: Line) -> CallRequest | Message:
-        return self._classified(line.message or parse_message(line.data, self._limits))
+    def _parse(self, data: bytes) -> CallRequest | Message:
+        return self._classified(parse_message(data, self._limits))
 
     def _classified(self, message: Message) -> CallRequest | Message:
         if message.kind in _ANSWERS:
@@ -270,14 +275,7 @@ class Session:
             parse = raiser(message) if isinstance(message, WireError) else partial(self._classified, message)
             self._run(parse, line, writer_pid, clock, effects)
 
-    def _run(
-        self,
-        parse: Callable[[], CallRequest | Message],
-        line: Line | None,
-        writer_pid: int,
-        clock: Clock,
-        effects: list[Effect],
-    ) -> None:
+    def _run(self, parse: Parse, line: Line | None, writer_pid: int, clock: Clock, effects: list[Effect]) -> None:
         start = line.start if line is not None else 0
 
         def proven(request: CallRequest) -> bool:

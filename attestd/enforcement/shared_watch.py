@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from attestd.errors import Cause
 from attestd.evidence.protocol import Watch
 
 
@@ -21,6 +20,8 @@ class SharedWatch:
         self._watch = watch
         watch.leave_connection()
         self._holds: dict[Hold, Callable[[], None]] = {}
+        self.verify = watch.verify
+        """See ``Watch``."""
         self._fds = watch.exit_fds()
         for fd in self._fds:
             loop.add_reader(fd, self._exited, fd)
@@ -30,10 +31,6 @@ class SharedWatch:
         hold = Hold(self)
         self._holds[hold] = exited
         return hold
-
-    def verify(self, writer_pid: int) -> Cause | None:
-        """See ``Watch``."""
-        return self._watch.verify(writer_pid)
 
     def exit_fds(self) -> tuple[int, ...]:
         """None: whoever wants to know holds it."""

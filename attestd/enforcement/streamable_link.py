@@ -22,6 +22,7 @@ from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.model import Json, Kind, WireError
 from attestd.wire.outgoing_headers import modern_headers
 from attestd.wire.parse import load_json
+from attestd.wire.repeated import Annotations
 from attestd.wire.server import ServerMessage
 from attestd.wire.sse_parse import SseParser
 
@@ -94,9 +95,11 @@ class StreamableLink(HttpLink):
 
     def _headers(self, item: Item, session: str | None) -> Headers:
         if item.revision is not None:
-            params = item.body.get("params")
-            name = params.get("name") if isinstance(params, dict) else None
-            annotations = self._annotations.get(name, {}) if isinstance(name, str) else {}
+            annotations: Annotations = {}
+            if self._annotations:
+                params = item.body.get("params")
+                name = params.get("name") if isinstance(params, dict) else None
+                annotations = self._annotations.get(name, {}) if isinstance(name, str) else {}
             return [*_CONTENT, *modern_headers(item.body, item.revision, annotations)]
         return [*_CONTENT, *self._session_headers(session)] if self._in_session(item) else _CONTENT
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import httptools
 import msgspec
@@ -40,21 +40,22 @@ class HttpRefusal(Exception):  # noqa: N818 - what it leads to, not what went wr
         self.text = text
 
 
-class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request."""
+class RequestHead(msgspec.Struct, kw_only=True):
+    """What a head says. Requests of one connection with the same head share it."""
 
     method: str
     path: str
     query: str
     headers: dict[str, tuple[str, ...]]
     """By lower-case name, every value in order."""
-    body: bytes
-    start: int
-    """Offset in the client's stream of its first byte."""
-    end: int
-    """Offset after its last."""
+    length: int | None
+    """Of the body; None: it comes in chunks."""
+    expects: bool = False
+    """See ``CONTINUE``."""
     closes: bool = False
     """The client will not send another one."""
+    found: Any = None
+    """What the reader's owner concluded from it, if that is worth keeping; nothing else of it ever changes."""
 
     def header(self, name: str) -> str | None:
         """The value of a header that may stand only once; None if it is missing.
@@ -68,19 +69,15 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
         return values[0] if values else None
 
 
-class _Head(msgspec.Struct, frozen=True):
-    """What a head says."""
+class HttpRequest(msgspec.Struct, frozen=True):
+    """One whole request."""
 
-    method: str
-    path: str
-    query: str
-    headers: dict[str, tuple[str, ...]]
-    length: int | None
-    """Of the body; None: it comes in chunks."""
-    expects: bool
-    """See ``CONTINUE``."""
-    closes: bool
-    """See ``HttpRequest``."""
+    head: RequestHead
+    body: bytes
+    start: int
+    """Offset in the client's stream of its first byte."""
+    end: int
+    """Offset after its last."""
 
 
 class _Sink:
@@ -127,9 +124,9 @@ class RequestReader:
         self._received = 0
         self._searched = 0
         self._start = 0
-        self._head: _Head | None = None
+        self._head: RequestHead | None = None
         """Of the request that is being read."""
-        self._known: KnownHeads[bytes, _Head] = KnownHeads()
+        self._known: KnownHeads[bytes, RequestHead] = KnownHeads()
         self._chunks: tuple[httptools.HttpRequestParser, _Sink] | None = None
         """What a body that comes in chunks is read with."""
         self._asked = False
@@ -144,15 +141,17 @@ class RequestReader:
         """Whether the stream stands between two requests."""
         return self._head is None and not self._buffer
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes of the stream; whether they begin a request."""
+        begins = self._head is None and not self._buffer
         self._buffer += data
         self._received += len(data)
+        return begins
 
     def next(self) -> HttpRequest | str | None:
         """The next request, ``CONTINUE``, or None: more bytes are needed. Raises HttpRefusal."""
-        head = self._head or self._begun()
-        if head is None:
+        head = self._head
+        if head is None and (head := self._begun()) is None:
             return None
         body = self._chunked() if head.length is None else self._counted(head.length)
         if body is None:
@@ -163,18 +162,9 @@ class RequestReader:
         self._head = self._chunks = None
         self._searched = 0
         self._asked = False
-        return HttpRequest(
-            method=head.method,
-            path=head.path,
-            query=head.query,
-            headers=head.headers,
-            body=body,
-            start=self._start,
-            end=self._received - len(self._buffer),
-            closes=head.closes,
-        )
+        return HttpRequest(head, body, self._start, self._received - len(self._buffer))
 
-    def _begun(self) -> _Head | None:
+    def _begun(self) -> RequestHead | None:
         """The next head, if all of it is there."""
         found = self._buffer.find(_END, max(0, self._searched - 3))
         self._searched = len(self._buffer)
@@ -188,7 +178,7 @@ class RequestReader:
         self._head = head = self._known.get(raw) or self._parsed(raw)
         return head
 
-    def _parsed(self, raw: bytes) -> _Head:
+    def _parsed(self, raw: bytes) -> RequestHead:
         if not 65 <= raw[0] <= 90 or raw.partition(b"\r\n")[0].count(b" ") != 2:
             raise HttpRefusal(400, "cannot accept the request: its first line is not method, target and version")
         sink = _Sink()
@@ -206,7 +196,15 @@ class RequestReader:
         path, _, query = sink.url.decode("ascii").partition("?")
         expects = any(value.lower() == "100-continue" for value in sink.headers.get("expect", ()))
         closes = any("close" in value.lower() for value in sink.headers.get("connection", ()))
-        head = _Head(method, path, query, sink.headers, length, expects, closes)
+        head = RequestHead(
+            method=method,
+            path=path,
+            query=query,
+            headers=sink.headers,
+            length=length,
+            expects=expects,
+            closes=closes,
+        )
         if length is None:
             self._chunks = parser, sink
         else:

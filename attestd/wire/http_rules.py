@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec
+
 from attestd.errors import Cause
 from attestd.wire.era import declared_revision
-from attestd.wire.http_request import HttpRefusal, HttpRequest
+from attestd.wire.http_request import HttpRefusal, RequestHead
 from attestd.wire.http_response import EVENTS, JSON
 from attestd.wire.methods import LEGACY, METHOD_NOT_FOUND, REVISIONS, UNSUPPORTED_REVISION, revision_of
 from attestd.wire.model import Kind, Message, WireError
@@ -50,28 +52,28 @@ def own_hosts(port: int) -> frozenset[str]:
     return frozenset(names | set(_LOOPBACK)) if port == 80 else frozenset(names)
 
 
-def demand_own(request: HttpRequest, hosts: frozenset[str] | None, origins: Iterable[str]) -> None:
+def demand_own(head: RequestHead, hosts: frozenset[str] | None, origins: Iterable[str]) -> None:
     """Rule 1. ``hosts`` None: a Unix socket, which no page can reach by any name. Raises HttpRefusal(403)."""
-    host = request.header("host") or ""
+    host = head.header("host") or ""
     if hosts is not None and host.lower() not in hosts:
         raise HttpRefusal(403, f"attestd refused the request: Host {host[:64]!a} is not this service")
-    if "origin" in request.headers:
+    if "origin" in head.headers:
         own = {f"http://{name}" for name in hosts or ()}
-        origin = request.header("origin") or ""
+        origin = head.header("origin") or ""
         if origin.lower() not in own and origin not in origins:
             raise HttpRefusal(403, f"attestd refused the request: Origin {origin[:64]!a} may not use this service")
 
 
-def demand_json(request: HttpRequest) -> None:
+def demand_json(head: RequestHead) -> None:
     """Rule 2. Raises HttpRefusal(415)."""
-    found = request.header("content-type") or ""
+    found = head.header("content-type") or ""
     if found.lower() != JSON:
         raise HttpRefusal(415, f"cannot accept the body: got content type {found[:64]!a}, expected {JSON}")
 
 
-def accepted(request: HttpRequest) -> tuple[bool, bool]:
+def accepted(head: RequestHead) -> tuple[bool, bool]:
     """Whether the client takes JSON, and whether it takes events. Without ``Accept`` it takes either."""
-    given = request.headers.get("accept", ())
+    given = head.headers.get("accept", ())
     if given == _EITHER:  # as the specification has it, and most clients say it
         return True, True
     parts = ",".join(given).split(",")
@@ -84,26 +86,55 @@ def accepted(request: HttpRequest) -> tuple[bool, bool]:
     )
 
 
-def demand_token(request: HttpRequest, name: str) -> str | None:
+def demand_token(head: RequestHead, name: str) -> str | None:
     """A header that names something of ours; None if it is missing. Raises HttpRefusal(400)."""
-    value = request.header(name)
+    value = head.header(name)
     if value is not None and not _TOKEN.match(value):
         raise HttpRefusal(400, f"cannot accept the request: {name} is not a name of ours")
     return value
 
 
-def is_modern(request: HttpRequest) -> bool:
+def is_modern(head: RequestHead) -> bool:
     """Whether the headers declare an era that is not legacy: any version that is not one of the old ones."""
-    return not LEGACY.issuperset(map(revision_of, request.headers.get(VERSION, ())))
+    return not LEGACY.issuperset(map(revision_of, head.headers.get(VERSION, ())))
 
 
-def demand_headers(request: HttpRequest, message: Message) -> None:
+class Routing(msgspec.Struct, frozen=True):
+    """What the routing headers of one head say, decoded; None where that is not a single text, or not to be decoded."""
+
+    version: str | None
+    """Also None if attestd does not speak it."""
+    method: str | None
+    name: str | None
+
+    def agrees(self, message: Message) -> bool:
+        """Whether it is known at a glance that ``demand_headers`` has nothing to say; else it has the word."""
+        key = NAMED.get(message.method or "")
+        return (
+            self.version is not None
+            and self.version == declared_revision(message)
+            and self.method is not None
+            and self.method == message.method
+            and (key is None or (self.name is not None and self.name == message.params.get(key)))
+        )
+
+
+def routing(head: RequestHead) -> Routing:
+    """What the routing headers say; where one of them stands twice, nothing."""
+    versions, methods, names = (head.headers.get(name, ()) for name in (VERSION, METHOD, NAME))
+    if len(versions) > 1 or len(methods) > 1 or len(names) > 1:
+        return Routing(None, None, None)
+    version = versions[0] if versions and revision_of(versions[0]) is not None else None
+    return Routing(version, decoded(methods[0]) if methods else None, decoded(names[0]) if names else None)
+
+
+def demand_headers(head: RequestHead, message: Message) -> None:
     """Rule 3 for one message that its headers or its body declare modern.
 
     Raises:
         WireError: With -32020, or -32022 for a version that attestd does not speak.
     """
-    headers = request.headers
+    headers = head.headers
     versions, methods, names = headers.get(VERSION, ()), headers.get(METHOD, ()), headers.get(NAME, ())
     if len(versions) > 1 or len(methods) > 1 or len(names) > 1:
         name = next(name for name in (VERSION, METHOD, NAME) if len(headers.get(name, ())) > 1)

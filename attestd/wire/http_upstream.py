@@ -151,9 +151,10 @@ class AnswerReader:
         """The next answer is waited for."""
         self.complete = False
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+    def feed(self, data: bytes) -> int:
+        """Take the next bytes of the stream; how many wait now."""
         self._buffer += data
+        return len(self._buffer)
 
     def end(self) -> None:
         """The server says no more."""

@@ -33,7 +33,7 @@ def modern_headers(body: Mapping[str, Any], revision: str, annotations: Annotati
     name = name if isinstance(name, str) else None
     routing = _routing if name is not None and len(name) > NAME_CHARACTERS else _remembered
     headers = [*routing(revision, method, name)]
-    if method == "tools/call":
+    if annotations and method == "tools/call":
         for path, token in annotations.items():
             text = argument_text(params, path)
             if text is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from attestd.errors import Cause
-from attestd.wire.http_request import HttpRequest
+from attestd.wire.http_request import RequestHead
 from attestd.wire.http_rules import HEADER_MISMATCH
 from attestd.wire.model import Message, WireError
 from attestd.wire.repeated import Annotations, argument_text, decoded
@@ -18,11 +18,11 @@ from attestd.wire.repeated import Annotations, argument_text, decoded
 _PREFIX: Final = "mcp-param-"
 
 
-def demand_params(request: HttpRequest, message: Message, annotations: Annotations) -> None:
+def demand_params(head: RequestHead, message: Message, annotations: Annotations) -> None:
     """Every annotated argument and its header say the same, or neither is there. Raises WireError (-32020)."""
     for path, spelt in annotations.items():
         token = spelt.lower()
-        values = request.headers.get(_PREFIX + token, ())
+        values = head.headers.get(_PREFIX + token, ())
         rendered = argument_text(message.params, path)
         if len(values) > 1:
             raise _mismatch(message, token, f"is there {len(values)} times")

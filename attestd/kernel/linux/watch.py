@@ -106,7 +106,7 @@ class LinuxWatch:
             fd, expected = self._peer_status
             if expected not in os.pread(fd, _STATUS_HEAD_BYTES, 0):
                 return _status_changed(self._peer, self._links[0])
-            cause = self._executed()
+            cause = self._executed() if self._counters else None
             if cause is None and self._accountable:
                 cause = self._ancestors_changed()
         except ProcessLookupError:

@@ -9,7 +9,7 @@ import pytest
 
 from attestd.enforcement.http_connection import HttpCaller
 from attestd.enforcement.http_front import _sealed
-from attestd.wire.http_request import HttpRequest, RequestReader
+from attestd.wire.http_request import HttpRequest, RequestHead, RequestReader
 
 
 class Named(msgspec.Struct):
@@ -19,13 +19,13 @@ class Named(msgspec.Struct):
     events: str
 
 
-def request(method: str, target: str) -> HttpRequest:
-    """A request as it is read from a connection."""
+def head(method: str, target: str) -> RequestHead:
+    """The head of a request as it is read from a connection."""
     reader = RequestReader(1000)
     reader.feed(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n".encode())
     found = reader.next()
     assert isinstance(found, HttpRequest)
-    return found
+    return found.head
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def request(method: str, target: str) -> HttpRequest:
 def test_every_path_is_of_that_server(method: str, target: str, endpoint: str):
     """Whatever it is called: the registry's url decides what is asked of the server itself."""
     caller = cast("Any", Named(server="notes", events="/events"))
-    assert _sealed(request(method, target), cast("HttpCaller", caller)) == ("notes", endpoint)
+    assert _sealed(head(method, target), cast("HttpCaller", caller)) == ("notes", endpoint)
 
 
 def test_no_authorization_is_promised():
     """A client that looks for an authorization server finds none."""
     caller = cast("Any", Named(server="notes", events=""))
     target = "/.well-known/oauth-protected-resource/mcp"
-    assert _sealed(request("GET", target), cast("HttpCaller", caller)) == (None, "")
+    assert _sealed(head("GET", target), cast("HttpCaller", caller)) == (None, "")

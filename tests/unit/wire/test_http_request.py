@@ -39,12 +39,12 @@ def test_a_request():
     first, second = read(GOOD + GOOD)
     assert isinstance(first, HttpRequest)
     assert isinstance(second, HttpRequest)
-    assert (first.method, first.path, first.query, first.body) == ("POST", "/a/mcp", "x=1", b"{}")
-    assert first.headers["x-two"] == ("a", "b")
+    assert (first.head.method, first.head.path, first.head.query, first.body) == ("POST", "/a/mcp", "x=1", b"{}")
+    assert first.head.headers["x-two"] == ("a", "b")
     assert (first.start, first.end, second.start) == (0, len(GOOD), len(GOOD))
     with pytest.raises(HttpRefusal):
-        first.header("x-two")
-    assert first.header("none") is None
+        first.head.header("x-two")
+    assert first.head.header("none") is None
 
 
 def test_the_same_head_again():
@@ -56,14 +56,14 @@ def test_the_same_head_again():
         reader.feed(bytes([byte]))
         if isinstance(each := reader.next(), HttpRequest):
             found.append(each)
-    assert [(each.query, each.body) for each in found] == [
+    assert [(each.head.query, each.body) for each in found] == [
         ("x=1", b"{}"),
         ("x=2", b"[]"),
         ("x=1", b"[]"),
         ("x=1", b"{}"),
     ]
     assert [each.start for each in found] == [len(GOOD) * number for number in range(4)]
-    assert len({id(each.headers) for each in found}) == 2
+    assert len({id(each.head) for each in found}) == 2
 
 
 def test_no_more_heads_are_remembered_than_bounded():
@@ -75,7 +75,7 @@ def test_no_more_heads_are_remembered_than_bounded():
             reader.feed(raw)
             found = reader.next()
             assert isinstance(found, HttpRequest)
-            assert (found.path, len(found.headers["a"][0])) == (f"/{size}", size)
+            assert (found.head.path, len(found.head.headers["a"][0])) == (f"/{size}", size)
         assert len(reader._known) <= known.HEADS
         assert all(len(raw) <= known.HEAD_BYTES for raw in reader._known)
 

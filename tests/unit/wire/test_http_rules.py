@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attestd.wire.http_request import HttpRefusal, HttpRequest
+from attestd.wire.http_request import HttpRefusal, RequestHead
 from attestd.wire.http_rules import (
     accepted,
     decoded,
@@ -24,10 +24,10 @@ from attestd.wire.serialise import to_bytes
 META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
 
 
-def request(**headers: str | tuple[str, ...]) -> HttpRequest:
-    """A request with these headers."""
+def head(**headers: str | tuple[str, ...]) -> RequestHead:
+    """A head with these headers."""
     values = {key.replace("_", "-"): (each,) if isinstance(each, str) else each for key, each in headers.items()}
-    return HttpRequest(method="POST", path="/mcp", query="", headers=values, body=b"", start=0, end=0)
+    return RequestHead(method="POST", path="/mcp", query="", headers=values, length=0)
 
 
 def message(method: str = "tools/call", meta: dict[str, str] | None = META, **params: Any) -> Message:
@@ -58,26 +58,26 @@ def test_own_hosts():
 def test_who_may_ask(headers: dict[str, str], fine: bool):
     """Host always, Origin where a browser says it."""
     if fine:
-        demand_own(request(**headers), own_hosts(8080), ("https://trusted.example",))
+        demand_own(head(**headers), own_hosts(8080), ("https://trusted.example",))
         return
     with pytest.raises(HttpRefusal) as caught:
-        demand_own(request(**headers), own_hosts(8080), ("https://trusted.example",))
+        demand_own(head(**headers), own_hosts(8080), ("https://trusted.example",))
     assert caught.value.status == 403
 
 
 def test_a_unix_socket_has_no_name_but_may_have_a_page():
     """Host is not looked at there; Origin is."""
-    demand_own(request(host="whatever"), None, ())
+    demand_own(head(host="whatever"), None, ())
     with pytest.raises(HttpRefusal):
-        demand_own(request(host="whatever", origin="http://localhost"), None, ())
+        demand_own(head(host="whatever", origin="http://localhost"), None, ())
 
 
 @pytest.mark.parametrize("found", ["application/json; charset=utf-8", "text/json", "application/json;", ""])
 def test_only_json(found: str):
     """Without parameters."""
-    demand_json(request(content_type="Application/JSON"))
+    demand_json(head(content_type="Application/JSON"))
     with pytest.raises(HttpRefusal) as caught:
-        demand_json(request(content_type=found))
+        demand_json(head(content_type=found))
     assert caught.value.status == 415
 
 
@@ -94,16 +94,16 @@ def test_only_json(found: str):
 )
 def test_accept(accept: tuple[str, ...], found: tuple[bool, bool]):
     """What the client takes."""
-    assert accepted(request(accept=accept)) == found
+    assert accepted(head(accept=accept)) == found
 
 
 def test_names_of_ours():
     """Printable, bounded, once."""
-    assert demand_token(request(), "mcp-session-id") is None
-    assert demand_token(request(mcp_session_id="a-b"), "mcp-session-id") == "a-b"
+    assert demand_token(head(), "mcp-session-id") is None
+    assert demand_token(head(mcp_session_id="a-b"), "mcp-session-id") == "a-b"
     for wrong in ("", "a b", "ü", "x" * 300, ("a", "b")):
         with pytest.raises(HttpRefusal):
-            demand_token(request(mcp_session_id=wrong), "mcp-session-id")
+            demand_token(head(mcp_session_id=wrong), "mcp-session-id")
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_names_of_ours():
 )
 def test_which_era_the_headers_say(version: str, found: bool):
     """Whatever is not old is modern."""
-    assert is_modern(request(mcp_protocol_version=version)) is found
-    assert not is_modern(request())
+    assert is_modern(head(mcp_protocol_version=version)) is found
+    assert not is_modern(head())
 
 
 GOOD = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_name": "echo"}
@@ -136,21 +136,21 @@ def test_routing_headers(changes: dict[str, Any], code: int):
     """They say what the body says, once."""
     headers = {key: value for key, value in {**GOOD, **changes}.items() if value != ()}
     if code == 0:
-        demand_headers(request(**headers), message(name="echo"))
+        demand_headers(head(**headers), message(name="echo"))
         return
     with pytest.raises(WireError) as caught:
-        demand_headers(request(**headers), message(name="echo"))
+        demand_headers(head(**headers), message(name="echo"))
     assert (caught.value.rpc_code, caught.value.request_id) == (code, 1)
 
 
 def test_versions_in_the_body():
     """It must be there, and one that is spoken."""
     with pytest.raises(WireError) as caught:
-        demand_headers(request(**GOOD), message(meta=None, name="echo"))
+        demand_headers(head(**GOOD), message(meta=None, name="echo"))
     assert caught.value.rpc_code == -32602
     future = {"io.modelcontextprotocol/protocolVersion": "2099-01-01"}
     with pytest.raises(WireError) as caught:
-        demand_headers(request(**{**GOOD, "mcp_protocol_version": "2099-01-01"}), message(meta=future, name="echo"))
+        demand_headers(head(**{**GOOD, "mcp_protocol_version": "2099-01-01"}), message(meta=future, name="echo"))
     assert caught.value.rpc_code == -32022
 
 

@@ -9,7 +9,7 @@ import pytest
 from attestd.wire.model import WireError
 from attestd.wire.param_headers import demand_params
 from attestd.wire.repeated import annotated
-from tests.unit.wire.test_http_rules import message, request
+from tests.unit.wire.test_http_rules import head, message
 
 SCHEMA = {
     "properties": {
@@ -63,8 +63,8 @@ def test_header_and_argument(headers: dict[str, Any], arguments: dict[str, Any],
     """They say the same, or neither is there."""
     call = message(name="t", arguments=arguments)
     if fine:
-        demand_params(request(**headers), call, FOUND)
+        demand_params(head(**headers), call, FOUND)
         return
     with pytest.raises(WireError) as caught:
-        demand_params(request(**headers), call, FOUND)
+        demand_params(head(**headers), call, FOUND)
     assert (caught.value.rpc_code, caught.value.request_id) == (-32020, 1)
