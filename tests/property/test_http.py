@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from attestd.wire.http_request import HttpRefusal, HttpRequest, RequestReader
+from attestd.wire.http_request import HttpRefusal, HttpRequest, RequestHead, RequestReader
 from attestd.wire.http_response import event, priming
+from attestd.wire.http_rules import demand_headers, routing
 from attestd.wire.http_upstream import AnswerError, AnswerReader
+from attestd.wire.model import Limits, WireError
+from attestd.wire.parse import parse_message
 from attestd.wire.repeated import decoded
 
 BODIES = st.lists(st.tuples(st.binary(max_size=40), st.booleans()), min_size=1, max_size=4)
@@ -112,6 +116,68 @@ def test_what_a_connection_remembers_changes_no_answer(answers: list[bytes], cut
         assert found == answer(AnswerReader(), parts)
         if len(found) == 1 or found[2:] != (True, 0):
             return  # such a connection is not used again
+
+
+@given(whole=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(0, 200), max_size=5))
+def test_an_answer_taken_whole(whole: bytes, cuts: list[int]):
+    """Invariant: a bounded content that is taken at once is what would have been read in parts, and as complete."""
+    reader, parts, content = AnswerReader(), pieces(whole, cuts), None
+    reader.begin()
+    head = None
+    try:
+        for part in parts:
+            reader.feed(part)
+            head = head or reader.head()
+            if head is not None and reader.bounded(100) and content is None:
+                content = reader.whole()
+    except AnswerError:
+        return
+    if content is not None:
+        in_parts = answer(AnswerReader(), parts)
+        assert (content, reader.complete, reader.buffered) == in_parts[1:]
+
+
+VERSIONS = st.sampled_from(["2026-07-28", "2025-11-25", "2099-01-01", ""])
+METHODS = st.sampled_from(["tools/call", "tools/list", "resources/read", "prompts/get", "x", "None", ""])
+NAMES = st.sampled_from(["echo", "None", "1", "", "=?base64?ZWNobw==?=", "=?base64?!?="])
+
+
+def values(what: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]]:
+    """A header: not there, once, or twice."""
+    return st.lists(what, max_size=2).map(tuple)
+
+
+@given(
+    version=values(VERSIONS),
+    method=values(METHODS),
+    name=values(NAMES),
+    body=st.tuples(VERSIONS | st.none(), METHODS, NAMES | st.none() | st.just(1), st.sampled_from(["name", "uri"])),
+    notification=st.booleans(),
+)
+@example((), ("x",), (), (None, "x", None, "uri"), True)
+@example(("2026-07-28",), ("tools/call",), (), ("2026-07-28", "tools/call", None, "name"), False)
+@example(("2026-07-28",), ("tools/call",), ("echo",), ("2026-07-28", "tools/call", "echo", "name"), False)
+def test_headers_that_agree_at_a_glance_agree(
+    version: tuple[str, ...],
+    method: tuple[str, ...],
+    name: tuple[str, ...],
+    body: tuple[str | None, str, object, str],
+    notification: bool,
+):
+    """Invariant: the quick look never lets pass what the rule refuses."""
+    headers = {"mcp-protocol-version": version, "mcp-method": method, "mcp-name": name}
+    given_head = RequestHead(method="POST", path="/", query="", headers=headers, length=0)
+    params = {
+        body[3]: body[2],
+        "_meta": {} if body[0] is None else {"io.modelcontextprotocol/protocolVersion": body[0]},
+    }
+    call = {"jsonrpc": "2.0", "method": body[1], "params": params, **({} if notification else {"id": 1})}
+    try:
+        message = parse_message(json.dumps(call).encode(), Limits())
+    except WireError:
+        return
+    if routing(given_head).agrees(message):
+        demand_headers(given_head, message)
 
 
 LINES = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), max_size=60).map(str.encode)

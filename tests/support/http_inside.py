@@ -100,6 +100,7 @@ class HttpInside:
         self.allowed = allowed
         self.admitted = True
         self.limit = 100
+        self.origins: tuple[str, ...] = ("http://page.example",)
         self.servers = servers
         self.callers: list[PidCaller] = []
         self.audit = MemoryAudit()
@@ -114,7 +115,7 @@ class HttpInside:
         self.front = HttpFront(
             loop=self.loop,
             limits=lambda: LIMITS,
-            origins=lambda: ("http://page.example",),
+            origins=lambda: self.origins,
             sessions_per_uid=lambda: self.limit,
             annotations=lambda _server, _uid, tool: {("region",): "Region"} if tool == "regional" else {},
             opener=self._open,

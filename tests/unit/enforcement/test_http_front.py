@@ -69,6 +69,27 @@ async def test_a_session_is_the_processs_own(inside: HttpInside):
     assert inside.refusals == [("time", Cause.NOT_FOUND)] * 6
 
 
+async def test_the_same_head_again(inside: HttpInside):
+    """What followed from it is not asked again, but who may ask now, what the process is now, and each body are."""
+    web = inside.connect()
+    session = await inside.session(web)
+    asking = {"mcp_session_id": session, "origin": "http://page.example"}
+    unknown = {**PING, "method": "nothing/such"}
+    for _ in range(2):
+        assert (await web.ask(unknown, **asking)).json["error"]["code"] == -32601
+    inside.origins = ("http://other.example",)
+    refused = await web.ask(unknown, **asking)
+    assert (refused.status, "Origin" in refused.json["error"]["message"]) == (403, True)
+    assert await web.ended()
+    inside.origins = ("http://page.example",)
+    web = inside.connect()
+    assert (await web.ask(unknown, **asking)).status == 200
+    inside.watches[-1].found = Cause.IMAGE_CHANGED
+    await web.post(unknown, **asking)
+    assert await web.ended()
+    assert inside.refusals[-1] == ("time", Cause.IMAGE_CHANGED)
+
+
 @pytest.mark.parametrize(
     ("head", "status", "cause"),
     [

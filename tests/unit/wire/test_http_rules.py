@@ -16,6 +16,7 @@ from attestd.wire.http_rules import (
     demand_token,
     is_modern,
     own_hosts,
+    routing,
 )
 from attestd.wire.model import Limits, Message, WireError
 from attestd.wire.parse import parse_message
@@ -135,6 +136,7 @@ GOOD = {"mcp_protocol_version": "2026-07-28", "mcp_method": "tools/call", "mcp_n
 def test_routing_headers(changes: dict[str, Any], code: int):
     """They say what the body says, once."""
     headers = {key: value for key, value in {**GOOD, **changes}.items() if value != ()}
+    assert routing(head(**headers)).agrees(message(name="echo")) is (code == 0)
     if code == 0:
         demand_headers(head(**headers), message(name="echo"))
         return
