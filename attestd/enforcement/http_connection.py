@@ -201,12 +201,12 @@ class HttpConnection:
 
     def tick(self) -> None:
         """Give up a request that does not come to its end, and a connection that nobody uses."""
-        patience = IDLE_S if self._reader.idle else REQUEST_S
-        if self._exchange is None and self._loop.time() - self._since > patience:
-            if not self._reader.idle:
-                self._refuse(HttpRefusal(408, "cannot accept the request: it did not come to its end"))
-            else:
+        unused = self._reader.idle or self._outbox.congested
+        if self._exchange is None and self._loop.time() - self._since > (IDLE_S if unused else REQUEST_S):
+            if unused:
                 self.close()
+            else:
+                self._refuse(HttpRefusal(408, "cannot accept the request: it did not come to its end"))
 
     def close(self) -> None:
         """End, after what is queued was sent."""
@@ -253,8 +253,14 @@ class HttpConnection:
             self._resume()
 
     def _advance(self) -> None:
-        """Take one request. If it was answered at once, the next one waits until the others had their turn."""
+        """Take one request. If it was answered at once, the next one waits until the others had their turn.
+
+        It also waits for a client that does not read what it was answered before.
+        """
         if self._exchange is not None or self._closed:
+            return
+        if self._outbox.congested:
+            self._pause()
             return
         try:
             found = self._reader.next()
@@ -297,7 +303,9 @@ class HttpConnection:
     def _relieved(self) -> None:
         if self._exchange is not None:
             self._exchange.relieved()
-        self._resume()
+            self._resume()
+        else:
+            self._advance()
 
     def _lost(self) -> None:
         self._outbox.discard()

@@ -127,8 +127,6 @@ class HttpSession:
         call = Call(exchange, line, exchange.connection.caller.marks, self._loop.time())
         call.asked = asked
         exchange.gone = lambda: self._left(call)
-        if self.kind == "events":
-            exchange.accepted()
         if self._queue or self._held_up:
             self._queue.append(call)
         else:
@@ -276,11 +274,15 @@ class HttpSession:
 
     @property
     def _held_up(self) -> bool:
-        """Whether nothing can be mediated now: for the server's sake, or while something else is."""
-        return self._closed or self._current is not None or self._uplink.congested
+        """Whether nothing can be mediated now: for the server's or the client's sake, or while something else is."""
+        if self._closed or self._current is not None or self._uplink.congested:
+            return True
+        return self.kind == "events" and self._own_exchange is not None and self._own_exchange.congested
 
     def _mediate(self, call: Call) -> None:
         """Steps 3 to 7 for what one POST brought."""
+        if self.kind == "events" and call.exchange is not None:
+            call.exchange.accepted()  # not before: what waits must wait with the client
         self._current = call
         self.used = call.since = self._loop.time()
         self._proof.marks = call.marks
@@ -375,6 +377,13 @@ class HttpSession:
             return
         self._own_shown = event_id
         exchange.event(event(chunks, event_id=event_id))
+        if exchange.congested and self.kind == "events":
+            exchange.relieved = self._relieved
+            self._uplink.pause()
+
+    def _relieved(self) -> None:
+        self._uplink.resume()
+        self._drain()
 
     def _to_stream(self, call: Call, chunks: Chunks) -> None:
         exchange = self._stream(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,8 @@ import pytest
 
 from attestd.enforcement import http_connection as module
 from attestd.enforcement.client_end import READ_BYTES
-from tests.support.http_inside import HttpInside
+from attestd.enforcement.http_connection import HttpConnection
+from tests.support.http_inside import HttpInside, Web
 from tests.support.waiting import until
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -68,6 +70,69 @@ async def test_what_is_sent_ahead_waits_with_the_client(inside: HttpInside):
         assert (await web.response()).json["id"] == number
         assert connection._reader.buffered <= module.AHEAD_BYTES + READ_BYTES
     await sending
+
+
+async def test_what_was_sent_ahead_waits_for_a_client_that_does_not_read(inside: HttpInside):
+    """A request is not looked at while large answers to those before it are still in memory."""
+    web = inside.connect()
+    session = await inside.session(web)
+    connection = next(iter(inside.front.connections))
+    pings = [raw({**PING, "id": number}, session, f"X-Pad: {'x' * 2000}\r\n") for number in range(500)]
+    sending = asyncio.ensure_future(web.send(b"".join(pings)))
+    forwarded, queued = 0, []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while True:
+                number = (await inside.forwarded())["id"]
+                assert number == forwarded
+                forwarded += 1
+                await inside.far.send({"jsonrpc": "2.0", "id": number, "result": {"x": "x" * 300_000}})
+                queued.append(connection.queued)
+    assert 1 << 20 < max(queued) < 2 << 20
+    assert forwarded < 10
+    assert connection._reader.buffered <= module.AHEAD_BYTES + READ_BYTES
+    assert not sending.done()
+    connection.tick()
+    for number in range(len(pings)):
+        if number >= forwarded:
+            assert (await inside.forwarded())["id"] == number
+            await inside.far.send({"jsonrpc": "2.0", "id": number, "result": {}})
+        assert (await web.response()).json["id"] == number
+    await sending
+
+
+async def congested(inside: HttpInside) -> tuple[Web, HttpConnection]:
+    """A connection whose client does not read: two answers wait for it, and in the daemon a third request."""
+    web = inside.connect()
+    session = await inside.session(web)
+    connection = next(iter(inside.front.connections))
+    await web.send(b"".join(raw({**PING, "id": number}, session) for number in range(3)))
+    for number in range(2):
+        await inside.forwarded()
+        await inside.far.send({"jsonrpc": "2.0", "id": number, "result": {"x": "x" * 900_000}})
+    await until(lambda: connection.congested)
+    return web, connection
+
+
+async def test_nothing_more_is_read_from_a_client_that_does_not_read(inside: HttpInside):
+    """And what was read already is looked at when it reads again, though it sends nothing more."""
+    web, connection = await congested(inside)
+    await until(lambda: not connection._reading)
+    assert inside.sessions[0].session.outstanding == {}
+    for number in range(2):
+        assert (await web.response()).json["id"] == number
+    assert (await inside.forwarded())["id"] == 2
+
+
+async def test_a_client_that_never_reads_is_given_up(inside: HttpInside, monkeypatch: pytest.MonkeyPatch):
+    """In the time of an unused connection, whatever it has sent ahead."""
+    _, connection = await congested(inside)
+    monkeypatch.setattr(module, "REQUEST_S", -1.0)
+    connection.tick()
+    assert inside.gone == 0
+    monkeypatch.setattr(module, "IDLE_S", -1.0)
+    connection.tick()
+    assert inside.gone == 1
 
 
 async def test_connection_close_is_obeyed(inside: HttpInside):
