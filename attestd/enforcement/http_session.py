@@ -9,6 +9,9 @@ or it takes long: then the exchange has become a stream.
 Three kinds. ``session``: 2025-03-26 to 2025-11-25, named by our session id; streams can be resumed. ``pool``:
 2026-07-28, and calls without any session; it belongs to the process and ends when nobody has used it for a while.
 ``events``: HTTP+SSE of 2024-11-05; everything goes to the one stream that began it, and the session ends with that.
+
+A stream that its client does not read holds up the session: nothing more is taken from the server, and with ``events``
+nothing from the client, until it is read, complete or gone. Whoever else has a connection there waits for as long.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from hmac import compare_digest
 
 from attestd.enforcement.clock import MessageClock
 from attestd.enforcement.effects import Effect, End, State, ToClient, ToServer, Withdraw, abandon
+from attestd.enforcement.http_call import Call, is_own, wants_events
 from attestd.enforcement.http_connection import HttpCaller, HttpExchange
-from attestd.enforcement.proof import ManyProof, Marks
+from attestd.enforcement.proof import ManyProof
 from attestd.enforcement.session import Session
 from attestd.enforcement.shared_watch import Hold
 from attestd.enforcement.streams import EventLog, LostError
@@ -30,10 +34,9 @@ from attestd.errors import Cause
 from attestd.wire.framing import Line
 from attestd.wire.http_response import PING, Chunks, event, priming
 from attestd.wire.http_rules import SESSION, STATUS
-from attestd.wire.model import CallRequest, Era, Json, Kind, WireError
+from attestd.wire.model import Era, Json, Kind, WireError
 from attestd.wire.parse import BATCH_REVISION, INVALID_REQUEST, PARSE_ERROR
 from attestd.wire.server import ServerMessage
-from attestd.wire.translate import META_LEVEL
 
 PRIMED_FROM = "2025-11-25"
 """The first revision whose clients understand an event without data."""
@@ -41,37 +44,6 @@ STREAM_S = 15.0
 """After this time without an answer an exchange becomes a stream; so often a silent stream says that it is alive."""
 POOL_IDLE_S = 60.0
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
-_OWN_STREAM = frozenset(
-    {
-        "notifications/tools/list_changed",
-        "notifications/resources/list_changed",
-        "notifications/prompts/list_changed",
-        "notifications/resources/updated",
-        "notifications/tasks/status",
-    }
-)
-"""Told about the session, not about a request."""
-
-
-class Call:
-    """One exchange that brought messages, and the answers that it waits for."""
-
-    __slots__ = ("asked", "awaits", "batch", "exchange", "line", "marks", "said", "since", "stream")
-
-    def __init__(self, exchange: HttpExchange | None, line: Line | WireError, marks: Marks, now: float) -> None:
-        self.exchange = exchange
-        """None: the client has gone, and may come back for the rest."""
-        self.line = line
-        self.marks = marks
-        self.awaits: set[str | int] = set()
-        self.batch = isinstance(line, Line) and line.data[:1] == b"["
-        self.said = False
-        """Something was answered."""
-        self.stream: int | None = None
-        """In the log, once it is a stream."""
-        self.since = now
-        self.asked: str | int | None = None
-        """The id of its request, for as long as it waits to be mediated."""
 
 
 class HttpSession:
@@ -158,6 +130,8 @@ class HttpSession:
                 call.exchange.finish()
             call.exchange = exchange
             exchange.gone = lambda: self._left(call)
+            self._relieved()
+            self._hold_up_for(exchange)
         else:
             exchange.finish()
         return ""
@@ -225,7 +199,7 @@ class HttpSession:
         if message.method is None:  # an answer goes where its request came from
             self._carry_out(self.session.server_message(message, MessageClock()))
             return
-        before, self._related, self._general = (self._related, self._general), self._asker(message), _own(message)
+        before, self._related, self._general = (self._related, self._general), self._asker(message), is_own(message)
         self._carry_out(self.session.server_message(message, MessageClock()))
         self._related, self._general = before
 
@@ -242,7 +216,7 @@ class HttpSession:
         """
         call, entry = self._calls.get(request_id), self.session.outstanding.get(request_id)
         named = self.kind == "pool" or (self.kind == "session" and self.established)
-        if call is None or entry is None or not named or not _wants_events(entry.request):
+        if call is None or entry is None or not named or not wants_events(entry.request):
             return
         if call.exchange is not None and call.exchange.takes_events:
             self._stream(call)
@@ -377,22 +351,27 @@ class HttpSession:
             return
         self._own_shown = event_id
         exchange.event(event(chunks, event_id=event_id))
-        if exchange.congested and self.kind == "events":
+        if self.kind == "events":
+            self._hold_up_for(exchange)
+
+    def _hold_up_for(self, exchange: HttpExchange) -> None:
+        """Take nothing more from the server until this one is read, if it is not."""
+        if exchange.congested:
             exchange.relieved = self._relieved
             self._uplink.pause()
 
     def _relieved(self) -> None:
-        self._uplink.resume()
-        self._drain()
+        """Who held the session up reads again, or waits for nothing more of it; perhaps another still does."""
+        if not any(exchange.congested for exchange in self._exchanges()):
+            self._uplink.resume()
+            self._drain()
 
     def _to_stream(self, call: Call, chunks: Chunks) -> None:
         exchange = self._stream(call)
         event_id = self._log.append(call.stream, chunks) if self._logs and call.stream is not None else ""
         if exchange is not None and exchange.open:
             exchange.event(event(chunks, event_id=event_id))
-            if exchange.congested:
-                exchange.relieved = self._uplink.resume
-                self._uplink.pause()
+            self._hold_up_for(exchange)
 
     @property
     def _logs(self) -> bool:
@@ -419,13 +398,14 @@ class HttpSession:
                 self._log.end(call.stream)
         if call.exchange is not None:
             call.exchange.finish()
+            self._relieved()
 
     def _left(self, call: Call) -> None:
         """The client has closed the exchange before its end."""
         call.exchange = None
         if call in self._queue:
             self._queue.remove(call)
-        self._uplink.resume()
+        self._relieved()
         if self.kind != "pool":
             return
         for request_id in list(call.awaits):
@@ -492,17 +472,6 @@ class HttpSession:
     def open(self) -> bool:
         """Whether it takes requests."""
         return not self._closed and self.session.state is State.OPEN
-
-
-def _wants_events(request: CallRequest) -> bool:
-    """Whether the client asked to be told of something before the answer."""
-    meta = request.message.params.get("_meta")
-    levelled = isinstance(meta, dict) and META_LEVEL in meta
-    return request.progress_token is not None or request.method == "subscriptions/listen" or levelled
-
-
-def _own(message: ServerMessage) -> bool:
-    return message.method in _OWN_STREAM
 
 
 def _nothing() -> None:

@@ -102,6 +102,18 @@ def test_the_sdk_over_streamable_http(desk: Desk, place: str, mode: str):
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_large_results_in_streams(desk: Desk, place: str):
+    """One after the other, for a client that takes nothing else: none of them holds up what follows."""
+    with calling(desk.instance, desk.place(place)) as caller:
+        caller.initialize()
+        for _ in range(2):
+            call = {"name": "big", "arguments": {"size": 8 << 20}}
+            answer = caller.request("tools/call", call, accept="text/event-stream")
+            assert len(answer.messages[-1]["result"]["content"][0]["text"]) == 8 << 20
+        assert "result" in caller.call().json
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_legacy_subscriptions_and_log_come_on_the_clients_stream(desk: Desk, place: str):
     """What is about no request arrives on the GET stream."""
     said = desk.good(

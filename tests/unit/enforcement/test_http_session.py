@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 
@@ -12,7 +10,7 @@ import pytest
 from attestd.enforcement import http_session as module
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
-from tests.support.http_inside import HELLO, INITIALIZE, META, HttpInside, Web
+from tests.support.http_inside import HELLO, INITIALIZE, META, HttpInside
 from tests.support.waiting import until
 
 
@@ -326,97 +324,6 @@ async def test_http_and_sse(inside: HttpInside):
     stream.far.close()
     await until(lambda: inside.sessions == [])
     assert (await post.ask(call(3), address["data"])).status == 404
-
-
-async def heard(inside: HttpInside) -> tuple[Web, str]:
-    """The stream of an initialised session of 2024-11-05, and where its messages are posted."""
-    stream, post = inside.connect(), inside.connect()
-    await stream.post(None, "/sse", "GET")
-    address = (await stream.response(1)).events[0]["data"]
-    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2024-11-05"}}
-    assert (await post.ask(hello, address)).status == 202
-    await inside.forwarded()
-    await inside.far.send({"jsonrpc": "2.0", "id": 0, "result": {**HELLO, "protocolVersion": "2024-11-05"}})
-    await stream.response(2)
-    return stream, address
-
-
-async def test_http_and_sse_waits_for_a_client_that_does_not_read(inside: HttpInside):
-    """Answers wait with the server, and messages with the client, until the stream is read; then all come."""
-    stream, address = await heard(inside)
-    post = inside.connect()
-    queued = []
-
-    async def calls() -> None:
-        for number in range(1, 31):
-            assert (await post.ask(call(number), address)).status == 202
-            await inside.forwarded()
-            await inside.far.send(result(number, "x" * 300_000))
-
-    calling = asyncio.ensure_future(calls())
-    for _ in range(50):
-        await asyncio.sleep(0.01)
-        queued.append(inside.sessions[0].backlog)
-    assert not calling.done()
-    assert 1 << 20 < max(queued) < 2 << 20
-    said = await stream.response(32)
-    assert [json.loads(event["data"])["id"] for event in said.events[1:]] == list(range(31))
-    await calling
-
-
-async def test_http_and_sse_waits_with_what_the_server_tells(inside: HttpInside):
-    """A server that tells a lot is not read further than the client reads."""
-    stream, _ = await heard(inside)
-    much = {**LOG, "params": {"level": "info", "data": "x" * 300_000}}
-    telling = asyncio.ensure_future(inside.far.send(*[much] * 30))
-    queued = []
-    for _ in range(50):
-        await asyncio.sleep(0.01)
-        queued.append(inside.sessions[0].backlog)
-    assert not telling.done()
-    assert 1 << 20 < max(queued) < 2 << 20
-    assert len((await stream.response(32)).events) == 32
-    await telling
-
-
-async def test_http_and_sse_waits_with_refusals(inside: HttpInside):
-    """Nobody fills memory with requests that no server sees."""
-    stream, address = await heard(inside)
-    post = inside.connect()
-    number = 0
-
-    async def ask() -> None:
-        async with asyncio.timeout(1):
-            assert (await post.ask(call(number, name="y" * 1000), address)).status == 202
-
-    with contextlib.suppress(TimeoutError):
-        for number in range(1, 10_000):  # noqa: B007 - where it stopped is looked at
-            await ask()
-    assert number < 5000
-    assert inside.sessions[0].backlog < 2 << 20
-    said = await stream.response(number + 2)
-    assert [json.loads(event["data"])["id"] for event in said.events[1:]] == list(range(number + 1))
-    assert (await post.response()).status == 202
-
-
-async def test_http_and_sse_accepts_what_it_can_take(inside: HttpInside):
-    """While the server reads nothing, messages wait with the client: nothing was accepted that is only kept."""
-    _, address = await heard(inside)
-    posts = [inside.connect() for _ in range(12)]
-    large = call(1)
-    for number, post in enumerate(posts, 1):
-        large = {**call(number), "params": {"name": "echo", "arguments": {"text": "x" * 500_000}}}
-        sending = asyncio.ensure_future(post.post(large, address))
-        await asyncio.sleep(0.02)
-        await sending
-    accepted = asyncio.ensure_future(asyncio.gather(*(post.response() for post in posts)))
-    await asyncio.sleep(0.2)
-    held = inside.sessions[0]._queue
-    assert held
-    assert all(waiting.exchange is not None and waiting.exchange.open for waiting in held)
-    for number in range(1, len(posts) + 1):
-        assert (await inside.forwarded())["id"] == number
-    assert [answer.status for answer in await accepted] == [202] * len(posts)
 
 
 async def test_http_and_sse_is_of_the_legacy_era(inside: HttpInside):
