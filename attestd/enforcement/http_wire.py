@@ -117,7 +117,6 @@ class HttpConnection(asyncio.Protocol):
         is told as None as soon as it is known, and is ``head``'s to say. Nobody is told after ``close``.
         """
         self._ready, self._plain_bytes = ready, limit
-        self._resume_reading()  # a long answer before this one may have stopped it
         self._begin_patience()
 
     async def head(self) -> AnswerHead:
@@ -218,6 +217,7 @@ class HttpConnection(asyncio.Protocol):
         if self._keeps and not self._lost and not self._reader.buffered:
             self._busy = False
             self.idle_since = self._loop.time()
+            self._resume_reading()  # what comes without a request must be noticed
             return
         self.close()
 

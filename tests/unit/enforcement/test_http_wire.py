@@ -279,6 +279,22 @@ async def test_an_answer_after_a_long_one_is_told(peer: HttpPeer, connection: Ht
     await until(lambda: told.said == [b"hi"])
 
 
+async def test_bytes_without_a_request_after_a_long_answer(peer: HttpPeer, connection: HttpConnection):
+    """They end the connection, though reading had stopped."""
+    caller = await peer.caller()
+    size = BUFFER_BYTES + 10
+    task = asyncio.ensure_future(connection.request("GET", "/", [("Host", "h")], b""))
+    await caller.request()
+    await caller.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * BUFFER_BYTES)
+    await task
+    await until(lambda: connection._reader.buffered == BUFFER_BYTES)
+    await caller.raw(b"x" * 10)
+    await until(lambda: connection._paused)
+    await caller.raw(JSON_HEAD + b"\r\nno")
+    assert len(await connection.content(1 << 20) or b"") == size
+    await until(lambda: not connection.open)
+
+
 @pytest.mark.parametrize("raw", [b"", JSON_HEAD, JSON_HEAD + b"\r\nh"])
 async def test_an_end_is_told(peer: HttpPeer, connection: HttpConnection, raw: bytes):
     """Half an answer is none."""
