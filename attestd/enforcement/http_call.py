@@ -24,7 +24,7 @@ _OWN_STREAM = frozenset(
 class Call:
     """One exchange that brought messages, and the answers that it waits for."""
 
-    __slots__ = ("asked", "awaits", "batch", "exchange", "line", "marks", "said", "since", "stream")
+    __slots__ = ("asked", "awaits", "batch", "exchange", "line", "marks", "since", "stream")
 
     def __init__(self, exchange: HttpExchange | None, line: Line | WireError, marks: Marks, now: float) -> None:
         self.exchange = exchange
@@ -33,8 +33,6 @@ class Call:
         self.marks = marks
         self.awaits: set[str | int] = set()
         self.batch = isinstance(line, Line) and line.data[:1] == b"["
-        self.said = False
-        """Something was answered."""
         self.stream: int | None = None
         """In the log, once it is a stream."""
         self.since = now

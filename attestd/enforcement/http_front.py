@@ -177,10 +177,10 @@ class HttpFront:
             else:
                 self._post(exchange, way)
             return
-        found = self._found(exchange)
-        if found is None:
+        served = self._served(exchange)
+        if served is None:
             return
-        server, endpoint = found
+        server, endpoint = served
         if head.method != "POST" and exchange.request.body:
             raise HttpRefusal(400, f"cannot accept the request: {head.method} with a body")
         if endpoint == "sse":
@@ -192,7 +192,7 @@ class HttpFront:
             if way is not None:
                 self._post(exchange, way)
 
-    def _found(self, exchange: HttpExchange) -> tuple[str, str] | None:
+    def _served(self, exchange: HttpExchange) -> tuple[str, str] | None:
         """Server and endpoint, if whoever asks may ask there; otherwise it was answered. Raises HttpRefusal."""
         head, caller = exchange.request.head, exchange.connection.caller
         demand_own(head, caller.hosts, self._origins())

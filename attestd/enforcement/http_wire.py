@@ -89,13 +89,8 @@ class HttpConnection(asyncio.Protocol):
         """Whether a request can be sent."""
         return not self._lost and not self._busy
 
-    async def request(self, method: str, target: str, headers: Headers, body: bytes) -> AnswerHead:
-        """Send one request and wait for the head of its answer. Raises HttpError."""
-        self.send(method, target, headers, body)
-        return await self.head()
-
     def send(self, method: str, target: str, headers: Headers, body: bytes) -> None:
-        """Send one request. Raises HttpError."""
+        """Send one request; then ``head``, or first ``tell``. Raises HttpError."""
         self._busy = True
         self.sent = self.heard = False
         self._head = self._failure = None
@@ -299,10 +294,7 @@ class HttpConnection(asyncio.Protocol):
         if self._reader.feed(data) > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-        if self._ready is not None:
-            self._announce(self._ready)
-        else:
-            self._woken()
+        self._woken()
 
     def eof_received(self) -> bool:
         """The server says no more."""

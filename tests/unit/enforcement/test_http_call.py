@@ -19,7 +19,7 @@ from attestd.wire.parse import parse_message
 from attestd.wire.server import ServerMessage
 from tests.support.http_inside import HELLO, HttpInside, Web
 from tests.support.waiting import until
-from tests.unit.enforcement.test_http_session import LOG, call, progress, result
+from tests.unit.enforcement.test_http_session import LOG, begun, call, progress, result
 
 
 @pytest.fixture(name="inside")
@@ -60,7 +60,7 @@ async def test_a_client_that_leaves_resumes_nothing_for_another_that_does_not_re
     session = await inside.session(one)
     await one.post(call(1, "t"), mcp_session_id=session)
     await inside.forwarded()
-    much = {**progress("t"), "params": {"progressToken": "t", "progress": 1, "message": "x" * 900_000}}
+    much = progress("t", "x" * 900_000)
     telling = asyncio.ensure_future(inside.far.send(*[much] * 20))
     await until(lambda: inside.sessions[0].backlog > 1 << 20)
     for number in range(2, 8):
@@ -82,7 +82,7 @@ async def test_a_stream_that_ends_with_a_long_answer(inside: HttpInside):
     session = await inside.session(one)
     await one.post(call(1, "t"), mcp_session_id=session)
     await inside.forwarded()
-    much = {**progress("t"), "params": {"progressToken": "t", "progress": 1, "message": "x" * 700_000}}
+    much = progress("t", "x" * 700_000)
     await inside.far.send(much, result(1, "x" * 900_000))
     await until(lambda: inside.sessions[0].session.outstanding == {})
     assert any(connection.congested for connection in inside.front.connections)
@@ -96,12 +96,8 @@ async def test_a_stream_that_ends_with_a_long_answer(inside: HttpInside):
 async def test_a_stream_that_is_taken_up_while_it_was_not_read(inside: HttpInside):
     """The connection that congested it holds up nothing any more, though it is still there."""
     one, again = inside.connect(), inside.connect()
-    session = await inside.session(one)
-    await one.post(call(1, "t"), mcp_session_id=session)
-    await inside.forwarded()
-    await inside.far.send(progress("t"))
-    last = (await one.response(2)).events[-1]["id"]
-    much = {**progress("t"), "params": {"progressToken": "t", "progress": 1, "message": "x" * 700_000}}
+    session, last = await begun(inside, one)
+    much = progress("t", "x" * 700_000)
     await inside.far.send(much, much)
     await until(lambda: inside.sessions[0].backlog > 1 << 20)
     await again.post(None, method="GET", mcp_session_id=session, last_event_id=last)

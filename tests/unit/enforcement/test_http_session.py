@@ -10,7 +10,7 @@ import pytest
 from attestd.enforcement import http_session as module
 from attestd.enforcement.link import ServerError
 from attestd.errors import Cause
-from tests.support.http_inside import HELLO, INITIALIZE, META, HttpInside
+from tests.support.http_inside import HELLO, INITIALIZE, META, HttpInside, Web
 from tests.support.waiting import until
 
 
@@ -30,9 +30,11 @@ def result(message_id: int | str, text: str = "x") -> dict[str, object]:
     return {"jsonrpc": "2.0", "id": message_id, "result": {"content": [{"type": "text", "text": text}]}}
 
 
-def progress(token: str) -> dict[str, object]:
+def progress(token: str, message: str = "") -> dict[str, object]:
     """Progress."""
-    return {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}}
+    said = {"message": message} if message else {}
+    params = {"progressToken": token, "progress": 1, **said}
+    return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
 
 LOG = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "said"}}
@@ -162,14 +164,19 @@ async def test_what_is_about_no_request_waits_for_the_clients_stream(inside: Htt
     assert (await one.response()).json["id"] == 1
 
 
-async def test_a_broken_stream_is_resumed_where_it_broke(inside: HttpInside):
-    """The answer that came meanwhile is delivered with the rest, and the stream ends."""
-    one, again = inside.connect(), inside.connect()
+async def begun(inside: HttpInside, one: Web) -> tuple[str, str]:
+    """A call whose answer has become a stream; its session, and the last event."""
     session = await inside.session(one)
     await one.post(call(1, "t"), mcp_session_id=session)
     await inside.forwarded()
     await inside.far.send(progress("t"))
-    last = (await one.response(2)).events[-1]["id"]
+    return session, (await one.response(2)).events[-1]["id"]
+
+
+async def test_a_broken_stream_is_resumed_where_it_broke(inside: HttpInside):
+    """The answer that came meanwhile is delivered with the rest, and the stream ends."""
+    one, again = inside.connect(), inside.connect()
+    session, last = await begun(inside, one)
     one.far.close()
     await until(lambda: inside.gone == 1)
     await inside.far.send(progress("t"))
